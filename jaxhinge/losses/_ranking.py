@@ -1,0 +1,152 @@
+"""Losses that compare: two scores, a distance, or three points."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxhinge import _checks
+from jaxhinge._kink import positive_part
+from jaxhinge.losses._binary import hinge_loss
+
+# torch.nn.functional.pairwise_distance adds this to every coordinate of the difference.
+_DISTANCE_EPS = 1e-6
+
+
+def margin_ranking_loss(
+    scores1: ArrayLike,
+    scores2: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: ArrayLike = 0.0,
+    subgradient: ArrayLike = 1.0,
+    kink_tol: ArrayLike = 0.0,
+) -> jax.Array:
+    r"""Margin ranking loss `max(0, margin - target * (scores1 - scores2))`, per pair.
+
+    Args:
+      scores1: Any shape, floating. Differentiable, as `hinge_loss` is in its score.
+      scores2: The shape of `scores1`. Differentiable.
+      targets: +1 where `scores1` should be the larger, -1 where `scores2` should; the shape of
+        `scores1`, or one scalar for all.
+      margin: The margin that is asked for; a number or one for each pair.
+      subgradient: The derivative of `positive_part` on the kink, in [0, 1]. The default is 1: with
+        a margin of 0, equal scores would never move apart.
+      kink_tol: `|margin - target * (scores1 - scores2)| <= kink_tol` counts as the kink.
+
+    Returns:
+      Losses in the shape of `scores1`, in the common dtype of the scores.
+
+    Raises:
+      ValueError, TypeError: As `hinge_loss` does.
+
+    References:
+      Joachims, Optimizing search engines using clickthrough data, 2002. Values as
+      `torch.nn.functional.margin_ranking_loss(..., reduction="none")`.
+
+    >>> import jaxhinge
+    >>> float(jaxhinge.losses.margin_ranking_loss(2.0, 1.5, 1, margin=1.0))
+    0.5
+    """
+    scores1 = _checks.float_array("scores1", scores1)
+    scores2 = _checks.float_array("scores2", scores2)
+    difference = scores1 - _checks.same_shape("scores2", scores2, "scores1", scores1)
+    return hinge_loss(difference, targets, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
+
+
+def hinge_embedding_loss(
+    distances: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: ArrayLike = 1.0,
+    subgradient: ArrayLike = 0.0,
+    kink_tol: ArrayLike = 0.0,
+) -> jax.Array:
+    r"""Hinge embedding loss, per pair: `distance` where target is +1, `max(0, margin - distance)` where it is -1.
+
+    Args:
+      distances: Any shape, floating. Differentiable: the slope is 1 for similar pairs; for
+        dissimilar ones -1 below the margin, 0 above it, `-subgradient` on it.
+      targets: +1 for similar and -1 for dissimilar pairs; the shape of `distances`, or one scalar.
+        Any other target gives NaN.
+      margin: The distance beyond which a dissimilar pair is left alone.
+      subgradient: The derivative of `positive_part` on the kink, in [0, 1].
+      kink_tol: `|margin - distance| <= kink_tol` counts as the kink.
+
+    Returns:
+      Losses in the shape and dtype of `distances`.
+
+    Raises:
+      ValueError, TypeError: As `hinge_loss` does.
+
+    References:
+      Hadsell, Chopra and LeCun, Dimensionality reduction by learning an invariant mapping, 2006.
+      Values as `torch.nn.functional.hinge_embedding_loss(..., reduction="none")`.
+
+    >>> import jax.numpy as jnp, jaxhinge
+    >>> print(jaxhinge.losses.hinge_embedding_loss(jnp.array([0.25, 0.25]), jnp.array([1, -1])))
+    [0.25 0.75]
+    """
+    distances = _checks.float_array("distances", distances)
+    targets = _checks.target_array("targets", targets, distances)
+    apart = hinge_loss(distances, 1, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
+    return jnp.where(targets == 1, distances, jnp.where(targets == -1, apart, jnp.nan))
+
+
+def triplet_margin_loss(
+    anchor: ArrayLike,
+    positive: ArrayLike,
+    negative: ArrayLike,
+    *,
+    margin: ArrayLike = 1.0,
+    subgradient: ArrayLike = 0.0,
+    kink_tol: ArrayLike = 0.0,
+) -> jax.Array:
+    r"""Triplet loss `max(0, margin + |anchor - positive| - |anchor - negative|)`, per triplet.
+
+    The distance is Euclidean over the last axis, with 1e-6 added to every coordinate of the
+    difference as torch does. Where a distance is exactly 0, its gradient is taken as 0.
+
+    Args:
+      anchor: `(..., d)`, floating. Differentiable, like the other two points.
+      positive: A point of the same kind, the shape of `anchor`.
+      negative: A point of another kind, the shape of `anchor`.
+      margin: By how much the negative should be farther; a number or one for each triplet.
+      subgradient: The derivative of `positive_part` on the kink, in [0, 1].
+      kink_tol: `|margin + |a - p| - |a - n|| <= kink_tol` counts as the kink.
+
+    Returns:
+      Losses `(...)` in the common dtype of the points.
+
+    Raises:
+      ValueError, TypeError: Shapes differ, or there is no last axis; points are not real numbers.
+
+    References:
+      Balntas et al., Learning local feature descriptors with triplets and shallow convolutional
+      neural networks, 2016. Values as `torch.nn.functional.triplet_margin_loss(..., reduction="none")`.
+
+    >>> import jax.numpy as jnp, jaxhinge
+    >>> anchor, positive, negative = jnp.zeros(2), jnp.array([3.0, 4.0]), jnp.array([0.0, 5.5])
+    >>> print(round(float(jaxhinge.losses.triplet_margin_loss(anchor, positive, negative)), 3))
+    0.5
+    """
+    anchor = _checks.float_array("anchor", anchor)
+    positive = _checks.same_shape("positive", _checks.float_array("positive", positive), "anchor", anchor)
+    negative = _checks.same_shape("negative", _checks.float_array("negative", negative), "anchor", anchor)
+    if anchor.ndim == 0:
+        raise ValueError("anchor must have a last axis of coordinates; got a scalar.")
+    excess = _distance(anchor, positive) - _distance(anchor, negative)
+    margin = _checks.option_like("margin", margin, excess)
+    return positive_part(margin + excess, subgradient=subgradient, kink_tol=kink_tol)
+
+
+def _distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Euclidean distance over the last axis, with gradient 0 where it is 0."""
+    difference = a - b + _DISTANCE_EPS
+    # Squares of float16 overflow above 256.
+    wide = difference.astype(jnp.promote_types(difference.dtype, jnp.float32))
+    squared = jnp.sum(wide * wide, axis=-1)
+    # Both branches of a where are differentiated, so the root never sees the 0.
+    distance = jnp.where(squared == 0, 0, jnp.sqrt(jnp.where(squared == 0, 1, squared)))
+    return distance.astype(difference.dtype)
