@@ -19,14 +19,48 @@ _REAL = "real numbers (floats, or integers, which are converted)"
 
 def as_array(name: str, value: Any) -> jax.Array:
     """Bring lists, NumPy arrays, data frames and tracers to a JAX array; refuse what is not numeric."""
-    if isinstance(value, jax.Array):
-        return value
+    _refuse_masked(name, value)
     try:
-        if not isinstance(value, (bool, int, float, list, tuple)) and not hasattr(value, "__jax_array__"):
-            value = np.asarray(value)
-        return jnp.asarray(value)
+        if isinstance(value, (jax.Array, bool, int, float, complex)) or _holds_jax_arrays(value):
+            return jnp.asarray(value)
+        array = np.asarray(value)
+        if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.number):
+            return _not_wrapped(jnp.asarray(array), array)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be {_REAL}; got {type(value).__name__}: {error}") from error
+    raise TypeError(
+        f"{name} must be {_REAL}; got {type(value).__name__} of dtype {array.dtype}.{_type_advice(name, value, array)}"
+    )
+
+
+def _holds_jax_arrays(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+    return hasattr(value, "__jax_array__")
+
+
+def _not_wrapped(array: jax.Array, original: np.ndarray[Any, Any]) -> jax.Array:
+    """Refuse integers that JAX has wrapped: in int32, 2**32 is 0."""
+    if (
+        original.dtype.kind in "iu"
+        and array.dtype != original.dtype
+        and (original != original.astype(array.dtype)).any()
+    ):
+        raise OverflowError(f"some integers do not fit in {array.dtype}; convert to floats first.")
+    return array
+
+
+def _type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
+    if hasattr(value, "todense"):
+        return f" Make it dense: {name}.{'toarray' if hasattr(value, 'toarray') else 'todense'}()."
+    if array.dtype.kind in "SUT":
+        return f" Number the classes first: classes, {name} = np.unique({name}, return_inverse=True)."
+    return f" Convert it first, e.g. np.asarray({name}, dtype=float)." if array.ndim else ""
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name} has masked entries, which JAX does not know. Drop or fill them: {name}.filled(0).")
 
 
 def float_array(name: str, value: Any) -> jax.Array:
@@ -49,7 +83,8 @@ def label_array(name: str, value: Any) -> jax.Array:
     """An integer array of class labels `0..k-1`."""
     array = as_array(name, value)
     if jnp.issubdtype(array.dtype, jnp.integer):
-        return array
+        # uint8 would wrap the class numbers beyond 255, and int4 promotes to nothing.
+        return array.astype(jnp.int32) if array.dtype.itemsize < 4 else array
     raise TypeError(
         f"{name} must be integer class labels 0..k-1; got dtype {array.dtype}. "
         f"Map them first, e.g. classes, {name} = np.unique({name}, return_inverse=True)."
@@ -79,7 +114,7 @@ def _shape_advice(name: str, shape: tuple[int, ...], other_name: str, other: tup
     if shape == (*other, 1):
         return f" Drop the last axis: {name}[..., 0]."
     if other == (*shape, 1):
-        return f" Drop the last axis: {other_name}[..., 0]."
+        return f" Drop the last axis: {other_name}[..., 0] (of a model with one output: w[:, 0] and b[0])."
     if other[:-1] == shape:
         return f" {other_name} has one column per class: use a multiclass loss, or one column of {other_name}."
     return ""
@@ -112,6 +147,13 @@ def scalar_like(name: str, value: Any, dtype: Any) -> jax.Array:
     return array.astype(dtype)
 
 
+def flag(name: str, value: Any) -> bool:
+    """A choice known while tracing."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, known before tracing; got {value!r}.")
+
+
 def integer(name: str, value: Any) -> int:
     """A size known while tracing."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -126,6 +168,7 @@ def host_array(name: str, value: Any) -> np.ndarray[Any, Any]:
             f"{name} is traced, but its values are needed here, on the host. "
             "Call this outside jit, vmap and grad; jaxhinge.train and jaxhinge.loss work inside."
         )
+    _refuse_masked(name, value)
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
