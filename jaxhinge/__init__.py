@@ -1,18 +1,24 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
 from jaxhinge import losses
+from jaxhinge._fit import FitResult, fit
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._train import make_train_step, train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FitResult",
     "LinearParams",
     "decision_function",
+    "fit",
     "hinge",
     "init_params",
     "loss",
     "losses",
+    "make_train_step",
     "positive_part",
     "predict",
+    "train",
 ]
