@@ -58,7 +58,7 @@ def feature_scale(x: jax.Array, weight: jax.Array | None) -> FeatureScale:
     weight = jnp.ones(len(x), x.dtype) if weight is None else weight.astype(x.dtype)
     share = weight / jnp.sum(weight)
     mean = share @ x
-    variance = share @ (x - mean) ** 2
+    variance = share @ (x - mean[None]) ** 2
     # Rounding leaves a constant feature a spread of about eps times its size; dividing by that
     # would make noise of it.
     eps = float(np.finfo(np.dtype(x.dtype)).eps)
