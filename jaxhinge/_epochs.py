@@ -122,7 +122,7 @@ def run_epochs(settings: Settings, problem: Problem, carry: Carry, until: ArrayL
         return Carry(state, mean, carry.epoch + 1, jnp.minimum(carry.best, value), stale, history)
 
     def unfinished(carry: Carry) -> jax.Array:
-        return jnp.less(carry.epoch, until) & (carry.stale < problem.patience)
+        return jnp.less(carry.epoch, until) & jnp.less(carry.stale, problem.patience)
 
     last: Carry = jax.lax.while_loop(unfinished, epoch, carry)
     return last

@@ -59,10 +59,10 @@ def feature_scale(x: jax.Array, weight: jax.Array | None) -> FeatureScale:
     share = weight / jnp.sum(weight)
     mean = share @ x
     variance = share @ (x - mean[None]) ** 2
-    # Rounding leaves a constant feature a spread of about eps times its size; dividing by that
+    # Rounding leaves a constant feature a spread of some eps times its size; dividing by that
     # would make noise of it.
     eps = float(np.finfo(np.dtype(x.dtype)).eps)
-    constant = variance <= (4 * eps * jnp.abs(mean)) ** 2
+    constant = variance <= (64 * eps * jnp.abs(mean)) ** 2
     return FeatureScale(mean, jnp.sqrt(jnp.where(constant, 1, variance)))
 
 
@@ -121,7 +121,7 @@ def _inverse_root(moment: jax.Array, steps: jax.Array, num_rows: int) -> jax.Arr
     moment = moment + (floor * jnp.trace(moment) / num_rows + 1e-30) * identity
     # Newton-Schulz (Higham, Functions of Matrices, 2008, eq. 6.35). LAPACK's eigh takes as long by
     # itself, but its threads and XLA's fight for the cores: 10 times as long inside this loop.
-    size = jnp.linalg.norm(moment)
+    size = jnp.trace(moment)  # not the norm, whose squares would underflow where gradients vanish
 
     def refine(_: int, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         root, inverse = pair
