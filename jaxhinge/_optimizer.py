@@ -90,7 +90,7 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
         gradient = _to_standard(grads, scale)
         steps = state.steps + 1
         # An average over the last third of the steps so far, whatever their number.
-        square = gradient @ gradient.T if full else gradient**2
+        square = _outer(gradient) if full else gradient**2
         moment = state.moment + 3 / (steps + 2) * (square - state.moment)
         direction = state.root @ gradient if full else state.root * gradient
         # The metric lags behind: one row unlike those it has seen must not throw the run away.
@@ -104,6 +104,11 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
 
     transformation: Optimizer = optax.GradientTransformation(init, update)
     return transformation
+
+
+def _outer(gradient: jax.Array) -> jax.Array:
+    # With one column XLA fuses the product into the average, where a matrix product would be a call.
+    return gradient * gradient.T if gradient.shape[1] == 1 else gradient @ gradient.T
 
 
 def _is_root_step(steps: jax.Array, num_steps: jax.Array) -> jax.Array:
