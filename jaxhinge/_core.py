@@ -21,6 +21,10 @@ Method = Literal["auto", "interior_point", "ascent"]
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
 _MANY_FEATURES = 1000
 _ASCENT_STEPS = 300
+# Below, one more corrector costs more than the step it saves.
+_NARROW = 128
+_LOW_PRECISION = jnp.float32
+_LOW_PRECISION_FLOOR = 1e-5
 
 
 class Status(IntEnum):
@@ -111,8 +115,10 @@ def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_ste
     program, centre = build(config, rows)
     cold = cold_progress(program)
     progress = jax.tree.map(partial(jnp.where, start.warm), _warm_progress(program, start, centre), cold)
-    best, steps = _minimise(config, program, progress, tol, max_steps)
-    return _finish(config, rows, program, centre, best, steps, tol, max_steps)
+    best, steps, limited = _minimise(config, program, progress, tol, max_steps)
+    return _finish(
+        config, rows, program, centre, best, tol, jnp.where(limited, Status.STEP_LIMIT, Status.STALLED), steps
+    )
 
 
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
@@ -160,27 +166,25 @@ def _warm_progress(program: Program, start: Start, centre: jax.Array) -> Progres
 
 def _minimise(
     config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
-) -> tuple[Certified, jax.Array]:
+) -> tuple[Certified, jax.Array, jax.Array]:
+    """The best certificate, the steps made, and whether it was `max_steps` that ended them."""
     p, n = program.at.shape
-    low = jnp.float32
-    wide = p > n or p > _MANY_FEATURES
-    if config.method == "ascent" or (config.method == "auto" and wide):
-        limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, _ASCENT_STEPS)
-        best, steps = _ascent.ascend(program, progress.best, tol, limit, low)
-        progress = progress._replace(best=best, steps=steps)
-        if config.method == "ascent":
-            return progress.best, progress.steps
-        max_steps = max_steps + steps
-    num_correctors = 1 if p < 128 else 2
+    ascents = jnp.int32(0)
+    if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
+        limit = max_steps if config.method == "ascent" else jnp.int32(_ASCENT_STEPS)
+        best, ascents = _ascent.ascend(program, progress.best, tol, limit, _LOW_PRECISION)
+        progress = progress._replace(best=best)
+    if config.method == "ascent":
+        return progress.best, ascents, ascents >= max_steps
+    num_correctors = 1 if p < _NARROW else 2
     if p <= n:
-        # The product in float32 costs a fraction; its direction is exact enough until the gap is small.
-        progress = _interior_point.run(
-            program, progress, _newton.by_features(program, low), tol, max_steps, num_correctors
-        )
+        # The product in float32 costs a fraction, and its direction is exact enough until the gap is small.
+        quick = _newton.by_features(program, _LOW_PRECISION)
+        progress = _interior_point.run(program, progress, quick, tol, max_steps, num_correctors, _LOW_PRECISION_FLOOR)
         progress = progress._replace(idle=jnp.int32(0))
     system = _newton.by_rows(program) if p > n else _newton.by_features(program, program.at.dtype)
     progress = _interior_point.run(program, progress, system, tol, max_steps, num_correctors)
-    return progress.best, progress.steps
+    return progress.best, progress.steps + ascents, progress.steps >= max_steps
 
 
 def _unit_of_margin(program: Program) -> jax.Array:
@@ -199,9 +203,9 @@ def _finish(
     program: Program,
     centre: jax.Array,
     best: Certified,
-    steps: jax.Array,
     tol: jax.Array,
-    max_steps: jax.Array,
+    otherwise: jax.Array,
+    steps: jax.Array,
 ) -> Answer:
     """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
     params, primal = _rounded(config, program, centre, best.z)
@@ -210,7 +214,6 @@ def _finish(
     alpha = feasible(program, dual)
     bound = dual_value(program, alpha, program.at @ alpha)
     converged = Certified(params, alpha, primal, bound).within(tol)
-    unfinished = jnp.where(steps >= max_steps, Status.STEP_LIMIT, Status.STALLED)
     valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
 
     def unless_refused(values: jax.Array) -> jax.Array:
@@ -218,7 +221,7 @@ def _finish(
 
     d = rows.x.shape[1]
     b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
-    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, unfinished), Status.REFUSED)
+    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
     w, b, dual, primal, bound = map(unless_refused, (params[:d], b, dual, primal, bound))
     return Answer(w, b, dual, primal, bound, steps, status.astype(jnp.int32))
 
