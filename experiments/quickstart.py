@@ -237,8 +237,9 @@ def draw_sweep(axes: Any, l2s: Any, train_score: Any, test_score: Any) -> None:
     axes.plot(l2s, 100 * np.asarray(train_score), "--", color=GREY, lw=1.8, label="training rows")
     axes.plot(l2s, 100 * np.asarray(test_score), "o-", color="#D55E00", lw=2, ms=5, label="held-out rows")
     axes.set(
-        title=f"{len(l2s)} values of l2, one vmap", xlabel="l2 (regularisation)", ylabel="accuracy, %", xscale="log"
-    )
+        title=f"{len(l2s)} values of l2, one vmap", xlabel="l2 (regularisation)", ylabel="accuracy, %", xscale="log",
+        ylim=(88, 100),
+    )  # fmt: skip
     axes.legend(frameon=False, loc="lower left")
 
 

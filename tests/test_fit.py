@@ -31,12 +31,17 @@ Y = np.where(X[:, 0] + 0.3 * RNG.normal(size=N) > 0, 1, -1)
 RUN: dict[str, Any] = {"l2": 0.1, "batch_size": 16, "epochs": 4}
 
 
-def by_hand(epochs: int, weight: Any = None, **options: Any) -> tuple[Any, list[Any]]:
+def by_hand(epochs: int, weight: Any = None, **options: Any) -> Any:
     """The same run with `train`, whose batches the tests of `train` compare with a plain loop."""
-    return jh.train(
-        jh.init_params(D), X, Y, num_steps=3 * epochs, batch_size=16, key=jax.random.key(0), sample_weight=weight,
-        **options,
-    )  # fmt: skip
+
+    @jax.jit
+    def run() -> Any:
+        return jh.train(
+            jh.init_params(D), X, Y, num_steps=3 * epochs, batch_size=16, key=jax.random.key(0), sample_weight=weight,
+            **options,
+        )[0]  # fmt: skip
+
+    return run()
 
 
 def assert_same(found: Any, expected: Any, rtol: float = 1e-4) -> None:
@@ -51,19 +56,18 @@ def assert_same(found: Any, expected: Any, rtol: float = 1e-4) -> None:
 def test_fit_is_train_epoch_by_epoch(weighted: bool) -> None:
     weight = RNG.integers(0, 3, N).astype(np.float32) if weighted else None
     result = jh.fit(X, Y, **RUN, optimizer=optax.adam(0.1), sample_weight=weight)
-    assert_same(result.params, by_hand(4, weight, l2=0.1, optimizer=optax.adam(0.1))[0])
-    for epoch in (0, 3):
-        params, _ = by_hand(epoch + 1, weight, l2=0.1, optimizer=optax.adam(0.1))
-        np.testing.assert_allclose(
-            result.history["loss"][epoch], jh.loss(params, X, Y, l2=0.1, sample_weight=weight), rtol=1e-4
-        )
+    for epochs in (1, 4):
+        params = by_hand(epochs, weight, l2=0.1, optimizer=optax.adam(0.1))
+        objective = jh.loss(params, X, Y, l2=0.1, sample_weight=weight)
+        np.testing.assert_allclose(result.history["loss"][epochs - 1], objective, rtol=1e-4)
+    assert_same(result.params, params)
     assert result.history.loss.shape == (4,)
     assert not result.stopped_early
 
 
 def test_averaging_starts_with_the_epoch_that_was_asked_for() -> None:
     result = jh.fit(X, Y, **RUN, optimizer=optax.sgd(0.1), average_from=2)
-    params, _ = by_hand(4, l2=0.1, optimizer=optax.sgd(0.1), average_from=6)
+    params = by_hand(4, l2=0.1, optimizer=optax.sgd(0.1), average_from=6)
     assert_same(result.params, params)
     np.testing.assert_allclose(result.history.loss[-1], jh.loss(params, X, Y, l2=0.1), rtol=1e-5)
 
@@ -106,12 +110,12 @@ def test_options_reach_the_loss() -> None:
     given = jh.fit(X, Y, **RUN, optimizer=optax.sgd(0.1), **exact)
     bound = functools.partial(jh.losses.hinge_loss, **exact)
     assert_same(jh.fit(X, Y, **RUN, optimizer=optax.sgd(0.1), loss_fn=bound).params, given.params)
-    assert_same(by_hand(4, l2=0.1, optimizer=optax.sgd(0.1), **exact)[0], given.params)
+    assert_same(by_hand(4, l2=0.1, optimizer=optax.sgd(0.1), **exact), given.params)
 
 
 def test_regularize_bias() -> None:
     result = jh.fit(X, Y, **RUN, optimizer=optax.sgd(0.1), regularize_bias=True)
-    assert_same(result.params, by_hand(4, l2=0.1, optimizer=optax.sgd(0.1), regularize_bias=True)[0])
+    assert_same(result.params, by_hand(4, l2=0.1, optimizer=optax.sgd(0.1), regularize_bias=True))
 
 
 def test_the_key_decides() -> None:
@@ -163,7 +167,7 @@ def test_a_new_learning_rate_does_not_compile(name: str, compilations: Any) -> N
     with compilations() as names:
         result = jh.fit(X, Y, **RUN, optimizer=make(0.2))
     assert names == []
-    assert_same(result.params, by_hand(4, l2=0.1, optimizer=make(0.2))[0])
+    assert_same(result.params, by_hand(4, l2=0.1, optimizer=make(0.2)))
 
 
 def test_new_numbers_do_not_compile(compilations: Any) -> None:
@@ -193,13 +197,13 @@ def test_an_optimizer_of_the_user_s_own(compilations: Any) -> None:
     with compilations() as names:
         result = jh.fit(X, Y, **RUN, optimizer=users_own(0.2))
     assert names == []
-    assert_same(result.params, by_hand(4, l2=0.1, optimizer=users_own(0.2))[0])
+    assert_same(result.params, by_hand(4, l2=0.1, optimizer=users_own(0.2)))
 
 
 def test_an_optimizer_that_branches_on_its_numbers_is_compiled_for_each(compilations: Any) -> None:
     first, second = (jh.fit(X, Y, **RUN, optimizer=users_own_that_branches(rate)).params for rate in (0.1, 0.3))
-    assert_same(first, by_hand(4, l2=0.1, optimizer=optax.sgd(0.15))[0])
-    assert_same(second, by_hand(4, l2=0.1, optimizer=optax.sgd(0.3))[0])
+    assert_same(first, by_hand(4, l2=0.1, optimizer=optax.sgd(0.15)))
+    assert_same(second, by_hand(4, l2=0.1, optimizer=optax.sgd(0.3)))
     with compilations() as names:
         jh.fit(X, Y, **RUN, optimizer=users_own_that_branches(0.3))
     assert names == []
@@ -275,15 +279,19 @@ def test_the_units_and_offsets_of_features_do_not_matter() -> None:
     np.testing.assert_allclose(jh.fit(x * scale + 3 * scale, y, **loss_only).history.loss[-1], reference, atol=0.004)
 
 
-AWKWARD = {
+OUTLIER = X.copy()
+OUTLIER[3] = [1e6, 0, 0]
+AWKWARD = {  # mostly of one shape, to share what is compiled
     "two rows": (np.array([[1.0], [-1.0]]), np.array([1, -1])),
-    "more features than rows": (RNG.normal(size=(8, 30)), np.where(np.arange(8) % 2, 1, -1)),
-    "more features than a matrix is kept for": (RNG.normal(size=(8, 300)), np.where(np.arange(8) % 2, 1, -1)),
-    "all zero": (np.zeros((8, 2)), np.where(np.arange(8) % 3, 1, -1)),
-    "constant feature": (np.c_[X, np.full(N, 7.0)], Y),
+    "more features than rows, and than a matrix is kept for": (
+        RNG.normal(size=(8, 300)),
+        np.where(np.arange(8) % 2, 1, -1),
+    ),
+    "all zero": (0 * X, Y),
+    "constant feature": (np.c_[X[:, :2], np.full(N, 7.0)], Y),
     "far from the origin": (X + 1000, Y),
     "separable": (X, np.where(X @ [1, 2, 3] > 0, 1, -1)),
-    "one outlier": (np.r_[X, [[1e6, 0, 0]]], np.r_[Y, -1]),
+    "one outlier": (OUTLIER, Y),
 }
 
 
@@ -296,9 +304,7 @@ def test_awkward_data_never_diverges(name: str) -> None:
     assert result.history.loss[-1] <= 1.01 * constant
 
 
-@pytest.mark.parametrize(
-    "loss_fn", [jh.losses.multiclass_hinge_loss, jh.losses.weston_watkins_loss, jh.losses.one_vs_rest_hinge_loss]
-)
+@pytest.mark.parametrize("loss_fn", [jh.losses.multiclass_hinge_loss, jh.losses.one_vs_rest_hinge_loss])
 def test_multiclass_is_inferred_from_the_loss(loss_fn: Any) -> None:
     x, y = load_iris(return_X_y=True)
     result = jh.fit(x, y, l2=1e-3, loss_fn=functools.partial(loss_fn, margin=1.0))

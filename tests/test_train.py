@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -22,12 +23,22 @@ WEIGHT = RNG.integers(1, 4, N).astype(np.float32)
 KEY = jax.random.key(7)
 
 
+@functools.cache
+def _epoch(n: int, size: int) -> Any:
+    batches = Batches.of(jnp.zeros((n, 1)), jnp.zeros(n), None, size)
+
+    @jax.jit
+    def rows(key: Any, epoch: Any) -> Any:
+        shuffled, deal = batches.shuffle(key), batches.deal(key, epoch)
+        return jax.vmap(lambda batch: batches.rows(shuffled, deal, batch))(jnp.arange(batches.per_epoch))
+
+    return rows
+
+
 def epoch_rows(epoch: int, key: jax.Array = KEY, n: int = N, size: int = BATCH) -> list[np.ndarray[Any, Any]]:
     """The rows of every batch of one epoch, padding removed."""
-    batches = Batches.of(jnp.zeros((n, 1)), jnp.zeros(n), None, size)
-    shuffled, deal = batches.shuffle(key), batches.deal(key, jnp.int32(epoch))
-    dealt = (batches.rows(shuffled, deal, jnp.int32(i)) for i in range(batches.per_epoch))
-    return [np.asarray(rows)[np.asarray(real)] for rows, real in dealt]
+    dealt = _epoch(n, size)(key, epoch)
+    return [rows[real] for rows, real in zip(*(np.asarray(part) for part in dealt), strict=True)]
 
 
 def sgd_by_hand(
@@ -54,17 +65,9 @@ def flat(params: Any) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize(("n", "size"), [(1, 1), (2, 1), (7, 3), (20, 20), (23, 5), (70_001, 64)])
 def test_every_row_comes_once_per_epoch(n: int, size: int) -> None:
-    batches = Batches.of(jnp.zeros((n, 1)), jnp.zeros(n), None, size)
-    shuffled = batches.shuffle(KEY)
-
-    @jax.jit
-    def order(epoch: Any) -> Any:
-        deal = batches.deal(KEY, epoch)
-        return jax.vmap(lambda batch: batches.rows(shuffled, deal, batch))(jnp.arange(batches.per_epoch))
-
     for epoch in range(3):
-        rows, real = (np.asarray(part) for part in order(epoch))
-        np.testing.assert_array_equal(np.sort(rows[real]), np.arange(n))
+        rows = np.concatenate(epoch_rows(epoch, n=n, size=size))
+        np.testing.assert_array_equal(np.sort(rows), np.arange(n))
 
 
 def test_orders_differ_between_epochs_and_keys() -> None:
@@ -96,13 +99,15 @@ def test_train_averages_from_the_step_that_was_asked_for() -> None:
 
 def test_train_agrees_with_optax_used_by_hand() -> None:
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(optax.cosine_decay_schedule(0.3, 20)))
+    gradient = jax.jit(lambda params, x, y: jax.grad(jh.loss)(params, x, y, l2=0.1, subgradient=1.0))
+    update = jax.jit(optimizer.update)
     params: Any = jh.init_params(D)
     state = optimizer.init(params)
     per_epoch = -(-N // BATCH)
     for step in range(11):
         rows = epoch_rows(step // per_epoch)[step % per_epoch]
-        grads = jax.grad(jh.loss)(params, X[rows], Y[rows], l2=0.1, subgradient=1.0)
-        updates, state = optimizer.update(grads, state, params)
+        grads = gradient(params, X[rows], Y[rows])
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
     found, _ = jh.train(
         jh.init_params(D), X, Y, l2=0.1, subgradient=1.0, optimizer=optimizer, num_steps=11, batch_size=BATCH, key=KEY
@@ -157,6 +162,7 @@ def test_a_sweep_over_l2_and_rate_multiplies_matrices() -> None:
 
 
 def test_train_is_differentiable() -> None:
+    @jax.jit
     def final(l2: Any) -> Any:
         params, _ = jh.train(
             jh.init_params(D), X, Y, l2=l2, optimizer=optax.sgd(0.1), num_steps=6, batch_size=BATCH, key=KEY
