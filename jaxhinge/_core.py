@@ -23,8 +23,7 @@ _MANY_FEATURES = 1000
 _ASCENT_STEPS = 300
 # Below, one more corrector costs more than the step it saves.
 _NARROW = 128
-_LOW_PRECISION = jnp.float32
-_LOW_PRECISION_FLOOR = 1e-5
+_QUICK_FLOOR = 1e-5
 
 
 class Status(IntEnum):
@@ -172,18 +171,27 @@ def _minimise(
     ascents = jnp.int32(0)
     if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
         limit = max_steps if config.method == "ascent" else jnp.int32(_ASCENT_STEPS)
-        best, ascents = _ascent.ascend(program, progress.best, tol, limit, _LOW_PRECISION)
+        best, ascents = _ascent.ascend(program, progress.best, tol, limit, jnp.float32)
         progress = progress._replace(best=best)
     if config.method == "ascent":
         return progress.best, ascents, ascents >= max_steps
-    num_correctors = 1 if p < _NARROW else 2
-    if p <= n:
-        # The product in float32 costs a fraction, and its direction is exact enough until the gap is small.
-        quick = _newton.by_features(program, _LOW_PRECISION)
-        progress = _interior_point.run(program, progress, quick, tol, max_steps, num_correctors, _LOW_PRECISION_FLOOR)
-        progress = progress._replace(idle=jnp.int32(0))
-    system = _newton.by_rows(program) if p > n else _newton.by_features(program, program.at.dtype)
-    progress = _interior_point.run(program, progress, system, tol, max_steps, num_correctors)
+    run = partial(_interior_point.run, program, tol=tol, max_steps=max_steps, num_correctors=1 if p < _NARROW else 2)
+    if p > n:
+        progress = run(progress, _newton.by_rows(program))
+        return progress.best, progress.steps + ascents, progress.steps >= max_steps
+
+    cold = cold_progress(program)
+
+    def stage(number: jax.Array, progress: Progress) -> Progress:
+        # First with products in float32, whose direction is exact enough until the gap is small, then in full. Where
+        # float32 has spoilt the point, once more from the beginning. The stages share one compiled step, and the
+        # counter of a loop stays whole under vmap.
+        quick, again = number == 0, number == 2
+        point, left = jax.tree.map(partial(jnp.where, again), (cold.point, cold.left), (progress.point, progress.left))
+        progress = progress._replace(point=point, left=left, idle=jnp.zeros_like(progress.idle))
+        return run(progress, _newton.by_features(program, quick), floor=jnp.where(quick, _QUICK_FLOOR, 0.0))
+
+    progress = jax.lax.fori_loop(0, 3, stage, progress)
     return progress.best, progress.steps + ascents, progress.steps >= max_steps
 
 

@@ -23,11 +23,10 @@ from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxhinge._certificate import Certified, Program, better, certify
-
-# Solves the Newton system for one right-hand side, once D is known.
-NewtonSystem = Callable[[jax.Array], Callable[[jax.Array], jax.Array]]
+from jaxhinge._newton import NewtonSystem
 
 # Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
 _STEP_FRACTION = 0.995
@@ -93,7 +92,7 @@ def run(
     tol: jax.Array,
     max_steps: jax.Array,
     num_correctors: int,
-    floor: float = 0.0,
+    floor: ArrayLike = 0.0,
 ) -> Progress:
     """Step until the certificate is within `tol`, nothing is gained any more, or `max_steps` are made.
 
@@ -158,11 +157,11 @@ def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> C
     dual_residual = program.penalty * point.z + program.q - program.at @ (program.c * f)
     primal_residual = program.r - point.scores - xi + s
     weight = newton_weight(program, point) / program.c
-    solve = newton_system(program.c * weight)
+    factored = newton_system.factor(program.c * weight)
 
     def direction_to(targets: _Targets) -> Interior:
         rhs = primal_residual + targets.lower / f - (0 if program.squared else targets.upper / g)
-        dz = solve(program.at @ (program.c * weight * rhs) - dual_residual)
+        dz = newton_system.solve(factored, program.at @ (program.c * weight * rhs) - dual_residual)
         dscores = dz @ program.at
         df = weight * (rhs - dscores)
         dxi = df / 2 if program.squared else (targets.upper + xi * df) / g
