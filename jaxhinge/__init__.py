@@ -1,9 +1,13 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
 from jaxhinge import losses
+from jaxhinge._core import Status
 from jaxhinge._fit import FitResult, fit
+from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._solve import Solution, solve
+from jaxhinge._solve_variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
 from jaxhinge._train import make_train_step, train
 
 __version__ = "0.1.0"
@@ -11,7 +15,10 @@ __version__ = "0.1.0"
 __all__ = [
     "FitResult",
     "LinearParams",
+    "Solution",
+    "Status",
     "decision_function",
+    "duality_gap",
     "fit",
     "hinge",
     "init_params",
@@ -20,5 +27,10 @@ __all__ = [
     "make_train_step",
     "positive_part",
     "predict",
+    "solve",
+    "solve_one_class",
+    "solve_quantile",
+    "solve_ranking",
+    "solve_regression",
     "train",
 ]

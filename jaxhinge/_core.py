@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxhinge import _ascent, _interior_point, _newton
-from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value
+from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value, within
 from jaxhinge._interior_point import Progress
 from jaxhinge._precision import eps, tiny
 
@@ -58,7 +58,7 @@ _ADVICE = {
 class Config:
     """What is fixed when a solve is compiled.
 
-    `paired` says that the second half of the rows mirrors the first, as the two sides of a residual do. `dtype` is
+    `paired` says that every second row mirrors the one before, as the two sides of a residual do. `dtype` is
     the caller's.
     """
 
@@ -118,6 +118,23 @@ def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_ste
     return _finish(
         config, rows, program, centre, best, tol, jnp.where(limited, Status.STEP_LIMIT, Status.STALLED), steps
     )
+
+
+def gap_of_rows(
+    config: Config, improve: bool, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array
+) -> jax.Array:
+    """The objective at the start minus a dual value: of its dual as it is, or improved by the solver's steps."""
+    program, centre = build(config, rows)
+    b = jnp.zeros_like(start.b) if config.intercept == "none" else start.b + start.w @ centre
+    z = jnp.append(start.w, b)[: len(program.penalty)]
+    violations = program.r - z @ program.at
+    if config.intercept == "none":
+        violations = violations - jnp.where(rows.c > 0, rows.sign, 0) * start.b
+    primal = primal_value(program, z, violations)
+    best = certify(program, z, start.dual)
+    if improve:
+        best, _, _ = _minimise(config, program, cold_progress(program), tol, max_steps)
+    return jnp.where(rows.valid, primal - best.dual, jnp.nan)
 
 
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
@@ -221,7 +238,7 @@ def _finish(
     dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
     alpha = feasible(program, dual)
     bound = dual_value(program, alpha, program.at @ alpha)
-    converged = Certified(params, alpha, primal, bound).within(tol)
+    converged = within(program, Certified(params, alpha, primal, bound), tol)
     valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
 
     def unless_refused(values: jax.Array) -> jax.Array:
@@ -236,9 +253,8 @@ def _finish(
 
 def _net(alpha: jax.Array) -> jax.Array:
     """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
-    above, below = jnp.split(alpha, 2)
-    common = jnp.minimum(above, below)
-    return jnp.concatenate([above - common, below - common])
+    pairs = alpha.reshape(-1, 2)
+    return (pairs - jnp.min(pairs, axis=1, keepdims=True)).ravel()
 
 
 def _rounded(config: Config, program: Program, centre: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
