@@ -124,7 +124,7 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num
 
     length = _longest_step(program, point, predictor)
     reached = _complementarity(program, _move(program, point, predictor, length))
-    target = jnp.clip((reached / kappa) ** 3, 1e-8, 1.0) * kappa
+    target = jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
     targets = _Targets(
         target - point.f * point.s - predictor.f * predictor.s,
         target - point.g * point.xi + predictor.f * predictor.xi,

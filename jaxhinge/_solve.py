@@ -166,7 +166,7 @@ def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Sol
         _checks.check_finite("x", problem.x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
     answer = answer._replace(dual=answer.dual[: len(problem.x)])
-    return _solution(answer if options.as_numpy else jax.tree.map(jnp.asarray, answer))
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
 @lru_cache
@@ -197,7 +197,7 @@ def _solution(answer: Answer) -> Solution:
         dual=answer.dual,
         primal_value=answer.primal_value,
         dual_value=answer.dual_value,
-        gap=answer.primal_value - answer.dual_value,
+        gap=answer.gap,
         steps=answer.steps,
         status=answer.status,
     )
