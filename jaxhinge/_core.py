@@ -179,7 +179,8 @@ def _warm_progress(program: Program, start: Start, centre: jax.Array) -> Progres
     z = jnp.append(start.w, start.b + start.w @ centre)[: len(program.penalty)]
     given = certify(program, z, start.dual)
     closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(z.dtype))
-    progress = _interior_point.start(program, z, jnp.minimum(jnp.maximum(closeness, 1e-3), 1) * _unit_of_margin(program))
+    closeness = jnp.minimum(jnp.maximum(closeness, 1e-3), 1)
+    progress = _interior_point.start(program, z, closeness * _unit_of_margin(program))
     return progress._replace(best=better(progress.best, given))
 
 
@@ -197,10 +198,12 @@ def _minimise(
         return progress.best, ascents, ascents >= max_steps
     run = partial(_interior_point.run, program, tol=tol, max_steps=max_steps, num_correctors=1 if p < _NARROW else 2)
     if p > n:
-        progress = run(progress, _newton.by_rows(program))
+        # The kernel of the rows costs as much as hundreds of ascent steps: not if those were enough.
+        done = within(program, progress.best, tol)
+        progress = jax.lax.cond(done, lambda p: p, lambda p: run(p, _newton.by_rows(program)), progress)
         return progress.best, progress.steps + ascents, progress.steps >= max_steps
 
-    cold = cold_progress(program)
+    cold, system = cold_progress(program), _newton.by_features(program)
 
     def stage(number: jax.Array, progress: Progress) -> Progress:
         # First with products in float32, whose direction is exact enough until the gap is small, then in full. Where
@@ -209,7 +212,7 @@ def _minimise(
         quick, again = number == 0, number == 2
         point, left = jax.tree.map(partial(jnp.where, again), (cold.point, cold.left), (progress.point, progress.left))
         progress = progress._replace(point=point, left=left, idle=jnp.zeros_like(progress.idle))
-        return run(progress, _newton.by_features(program, quick), floor=_QUICK_FLOOR * quick.astype(program.at.dtype))
+        return run(progress, system(quick), floor=_QUICK_FLOOR * quick.astype(program.at.dtype))
 
     progress = jax.lax.fori_loop(0, 3, stage, progress)
     return progress.best, progress.steps + ascents, progress.steps >= max_steps

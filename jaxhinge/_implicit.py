@@ -62,7 +62,7 @@ def differentiable(config: Config) -> Callable[[Rows, Start, jax.Array, jax.Arra
 def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     program, centre = build(config, rows)
     progress = cold_progress(program)
-    system = _newton.by_features(program, False)
+    system = _newton.by_features(program)(False)
     progress = _interior_point.run(program, progress, system, jnp.asarray(_TIGHT), jnp.int32(_TIGHT_STEPS), 1)
     point = progress.point
     weight = _interior_point.newton_weight(program, point)

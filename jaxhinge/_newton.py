@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxhinge._certificate import Program
+from jaxhinge._cholesky import cholesky
 from jaxhinge._precision import eps
 
 # Above this many numbers, narrow data are multiplied as a batch of row blocks: XLA's CPU backend runs the blocks in
@@ -26,22 +27,25 @@ class NewtonSystem(NamedTuple):
     solve: Callable[[Any, jax.Array], jax.Array]
 
 
-def by_features(program: Program, quick: jax.Array | bool) -> NewtonSystem:
-    """The p x p system itself; with `quick`, which may be traced, its matrix product is made in float32."""
+def by_features(program: Program) -> Callable[[jax.Array | bool], NewtonSystem]:
+    """The p x p system itself; where `quick`, which may be traced, its matrix product is made in float32."""
     low = _blocked(program.at.astype(jnp.float32))
     full = _blocked(program.at)
-
-    def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        factored: tuple[jax.Array, jax.Array] = jax.lax.cond(
-            quick, partial(_unit_factor, program, low), partial(_unit_factor, program, full), weight
-        )
-        return factored
 
     def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
         root, scale = factored
         return scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs)
 
-    return NewtonSystem(factor, solve)
+    def system(quick: jax.Array | bool) -> NewtonSystem:
+        return NewtonSystem(partial(factor, quick), solve)
+
+    def factor(quick: jax.Array | bool, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factored: tuple[jax.Array, jax.Array] = jax.lax.cond(
+            quick, partial(_unit_factor, program, low), partial(_unit_factor, program, full), weight
+        )
+        return factored
+
+    return system
 
 
 def _blocked(at: jax.Array) -> jax.Array:
@@ -59,7 +63,7 @@ def _unit_factor(program: Program, rows: jax.Array, weight: jax.Array) -> tuple[
     # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
     jitter = 4 * eps(dtype) * jnp.eye(len(scale), dtype=weight.dtype)
     unit = hessian * scale[:, None] * scale[None, :] + jitter
-    return jnp.linalg.cholesky(unit.astype(dtype)).astype(weight.dtype), scale
+    return cholesky(unit.astype(dtype)).astype(weight.dtype), scale
 
 
 def _weighted_product(rows: jax.Array, weight: jax.Array) -> jax.Array:
@@ -83,7 +87,7 @@ def by_rows(program: Program) -> NewtonSystem:
     def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         scale = jnp.sqrt(weight)
         unit = jnp.eye(len(scale), dtype=kernel.dtype) + kernel * scale[:, None] * scale[None, :]
-        return jnp.linalg.cholesky(unit), scale
+        return cholesky(unit), scale
 
     def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
         root, scale = factored

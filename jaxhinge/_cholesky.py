@@ -1,0 +1,58 @@
+"""A Cholesky factor that does not call LAPACK, for matrices that LAPACK would factor with threads of its own.
+
+On the CPU those threads spin for tens of milliseconds after each call and take the cores from XLA's (5,120 x 601, two
+cores: a step of 70 to 600 ms for 35). Below about 200 columns LAPACK stays on one thread.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+_BLOCK = 32
+_LAPACK_IS_SERIAL = 128
+
+
+def cholesky(matrix: jax.Array) -> jax.Array:
+    """The lower Cholesky factor of a symmetric positive definite matrix; NaN where there is none."""
+    if matrix.shape[0] <= _LAPACK_IS_SERIAL:
+        serial: jax.Array = jnp.linalg.cholesky(matrix)
+        return serial
+    factor: jax.Array = jax.lax.platform_dependent(matrix, cpu=_blocked, default=jnp.linalg.cholesky)
+    return factor
+
+
+def _blocked(matrix: jax.Array) -> jax.Array:
+    """Left-looking, a block of columns at a time; the last block is filled up with an identity."""
+    p = matrix.shape[0]
+    size = -(-p // _BLOCK) * _BLOCK
+    padded = jnp.pad(matrix, (0, size - p)) + jnp.diag((jnp.arange(size) >= p).astype(matrix.dtype))
+    rows = jnp.arange(size)[:, None]
+
+    def eliminate(k: jax.Array, factor: jax.Array) -> jax.Array:
+        start = k * _BLOCK
+        finished = jax.lax.dynamic_slice_in_dim(factor, start, _BLOCK, axis=0)
+        columns = jax.lax.dynamic_slice_in_dim(padded, start, _BLOCK, axis=1) - factor @ finished.T
+        inverse = _inverse_of_root(jax.lax.dynamic_slice_in_dim(columns, start, _BLOCK, axis=0))
+        # The product also gives the diagonal block of the factor; rows above it are 0.
+        columns = jnp.where(rows >= start, columns @ inverse.T, 0)
+        return jax.lax.dynamic_update_slice_in_dim(factor, columns, start, axis=1)
+
+    factor: jax.Array = jax.lax.fori_loop(0, size // _BLOCK, eliminate, jnp.zeros_like(padded))
+    return jnp.tril(factor[:p, :p])
+
+
+def _inverse_of_root(block: jax.Array) -> jax.Array:
+    """`L^-1` for `L L' = block`, by eliminating the block and an identity beside it, a row at a time."""
+    size = block.shape[0]
+    index = jnp.arange(size)
+
+    def eliminate(j: jax.Array, state: jax.Array) -> jax.Array:
+        pivot_row = state[j] * jax.lax.rsqrt(state[j, j])
+        multiples = jnp.where(index > j, pivot_row[:size], 0)
+        state = jnp.where((index == j)[:, None], pivot_row[None, :], state)
+        return state - multiples[:, None] * pivot_row[None, :]
+
+    state = jnp.concatenate([block, jnp.eye(size, dtype=block.dtype)], axis=1)
+    eliminated: jax.Array = jax.lax.fori_loop(0, size, eliminate, state)
+    return eliminated[:, size:]
