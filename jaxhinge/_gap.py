@@ -94,7 +94,7 @@ def duality_gap(
     rows = weighed_and_padded(problem)
     core = _compiled(replace(config, dtype=jnp.float64), dual is None)
     with jax.enable_x64(True):
-        start = Start(w, b, padded(alpha, len(rows.x)), np.asarray(True))
+        start = Start(w, b, padded(alpha, len(rows.c)), np.asarray(True))
         gap_64 = float(core(rows, start, np.float64(_TIGHT), np.int32(_STEPS)))
     if np.isnan(gap_64):
         _checks.check_finite("x", problem.x)

@@ -6,8 +6,10 @@ Newton system with the factor of the last step (H = P + A' D A, alpha = c f):
     dz = H^-1 (dA' alpha + A' (f dc) - dP z - dq) + (H^-1 A' D) (dr - dA z)
 
 As kappa -> 0 this is the derivative of the minimiser wherever no row changes sides: rows on the margin have duals
-strictly inside their box, all others are off the margin, and a free bias has a row on the margin to hold it. The two
-matrices are made in float64; applied to tangents they are ordinary linear maps in the caller's dtype, which transpose.
+strictly inside their box, all others are off the margin, and a free bias has a row on the margin to hold it. D grows
+without bound on the margin, so that H would lose what it says of all other directions; the p rows of largest D enter
+as equations of their own instead, which hold exactly in the limit. The two matrices are made in float64; applied to
+tangents they are ordinary linear maps in the caller's dtype, which transpose.
 
 Amos and Kolter, OptNet, 2017; Blondel et al., Efficient and modular implicit differentiation, 2022.
 """
@@ -23,12 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge import _interior_point, _newton
+from jaxhinge._certificate import Program
 from jaxhinge._core import Answer, Config, Rows, Start, build, cold_progress, solve_rows
 from jaxhinge._precision import in_float64
 
-# The solution is followed this far before it is differentiated, whatever the caller's tol.
-_TIGHT = 1e-10
+# Complementarity is followed this far, relative to the objective, before the solution is differentiated.
+_TIGHT = 1e-13
 _TIGHT_STEPS = 100
+_NEVER = -1
 
 
 class Sensitivity(NamedTuple):
@@ -63,20 +67,19 @@ def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     program, centre = build(config, rows)
     progress = cold_progress(program)
     system = _newton.by_features(program)(False)
-    progress = _interior_point.run(program, progress, system, jnp.asarray(_TIGHT), jnp.int32(_TIGHT_STEPS), 1)
+    never = jnp.asarray(_NEVER, program.at.dtype)
+    progress = _interior_point.run(program, progress, system, never, jnp.int32(_TIGHT_STEPS), 1, _TIGHT)
     point = progress.point
-    weight = _interior_point.newton_weight(program, point)
-    solve = partial(system.solve, system.factor(weight))
+    inverse, response = _newton_maps(program, _interior_point.newton_weight(program, point))
     # Columns of the uncentred problem: b = b_centred - centre . w.
     p = len(program.penalty)
     uncentre = jnp.eye(p, dtype=centre.dtype)
     if config.intercept != "none":
         uncentre = uncentre.at[-1, :-1].set(-centre)
-    inverse = uncentre @ jax.vmap(solve, in_axes=1, out_axes=1)(uncentre.T)
-    response = uncentre @ jax.vmap(solve, in_axes=1, out_axes=1)(program.at * weight[None, :])
+    inverse, response = uncentre @ inverse @ uncentre.T, uncentre @ response
     z = uncentre @ progress.best.z
     bias = z[-1] if config.intercept != "none" else 0.0
-    violations = rows.r - rows.sign * (rows.x @ z[: rows.x.shape[1]] + bias)
+    violations = rows.r - rows.sign * (z[: len(rows.xt)] @ rows.xt + bias)
     excess = jnp.maximum(violations, 0)
     # A row without weight has no dual; the loss that it would bring tells what a little weight would do.
     idle = 2 * excess if config.squared else (violations > 0).astype(excess.dtype)
@@ -84,16 +87,40 @@ def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     return Sensitivity(z, fraction, excess * excess if config.squared else excess, inverse, response)
 
 
+def _newton_maps(program: Program, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`H^-1` and `H^-1 A' D` for `D = diag(weight)`, however large some of its entries are.
+
+    With B the rows of largest weight and H_R the rest of H, they are blocks of the inverse of
+    `[[H_R, B'], [B, -1 / D_B]]`.
+    """
+    p, n = program.at.shape
+    _, chosen = jax.lax.top_k(weight, min(p, n))
+    rows, rest = program.at[:, chosen], weight.at[chosen].set(0)
+    reduced = (program.at * rest[None, :]) @ program.at.T + jnp.diag(program.penalty)
+    # To a unit diagonal, and to rows of unit length; a free bias, which has next to no diagonal, is left as it is.
+    penalised = program.penalty > 0
+    scale = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, jnp.diag(reduced), 1)), 1)
+    length = jnp.sqrt(jnp.sum((scale[:, None] * rows) ** 2, axis=0))
+    length = 1 / jnp.where(length > 0, length, 1)
+    border = scale[:, None] * rows * length[None, :]
+    corner = jnp.diag(-length * length / weight[chosen])
+    system = jnp.block([[scale[:, None] * reduced * scale[None, :], border], [border.T, corner]])
+    blocks = scale[:, None] * jnp.linalg.inv(system)[:p]
+    inverse = blocks[:, :p] * scale[None, :]
+    response = (inverse @ program.at) * rest[None, :]
+    return inverse, response.at[:, chosen].set(blocks[:, p:] * length[None, :])
+
+
 def _tangent(config: Config, rows: Rows, at: Sensitivity, change: Rows, answer: Answer) -> Answer:
     """The tangent of the answer. Dual variables and steps carry none; by duality both values move alike."""
-    d = rows.x.shape[1]
+    d = len(rows.xt)
     w, alpha = at.z[:d], rows.c * at.fraction
-    pull = _with_bias(config, (alpha * rows.sign) @ change.x, jnp.zeros_like(change.l2))
+    pull = _with_bias(config, change.xt @ (alpha * rows.sign), jnp.zeros_like(change.l2))
     weighing = at.fraction * change.c * rows.sign
-    pull += _with_bias(config, weighing @ rows.x, jnp.sum(weighing))
+    pull += _with_bias(config, rows.xt @ weighing, jnp.sum(weighing))
     shrink = _with_bias(config, change.l2 * w, change.l2 * at.z[-1] * (config.intercept == "regularized"))
     linear = _with_bias(config, jnp.zeros_like(w), change.q_bias)
-    shift = change.r - rows.sign * (change.x @ w)
+    shift = change.r - rows.sign * (w @ change.xt)
     dz = at.inverse @ (pull - shrink - linear) + at.response @ shift
     value = shrink @ at.z / 2 + linear @ at.z + change.c @ at.losses + alpha @ shift
     db = jnp.zeros_like(value) if config.intercept == "none" else dz[d]

@@ -102,7 +102,7 @@ def weighed(problem: Problem) -> Rows:
     total = jnp.sum(problem.weight)
     finite = jnp.all(jnp.isfinite(problem.x)) & jnp.all(jnp.isfinite(problem.r)) & jnp.isfinite(total + l2)
     return Rows(
-        x=problem.x,
+        xt=problem.x.T,
         sign=problem.sign.astype(dtype),
         r=problem.r.astype(dtype),
         c=problem.weight / total * problem.scale,
@@ -116,7 +116,7 @@ def weighed_and_padded(problem: Problem) -> Rows:
     """The rows of a host problem in float64, padded with rows that do not count."""
     size = padded_size(len(problem.x))
     return Rows(
-        x=padded(problem.x, size),
+        xt=padded(problem.x.T, size),
         sign=padded(problem.sign, size),
         r=padded(problem.r, size),
         c=padded(problem.weight / problem.weight.sum() * problem.scale, size),
@@ -138,7 +138,7 @@ def padded_size(n: int) -> int:
 
 
 def padded(array: NDArray, size: int) -> NDArray:
-    """The array with zeros appended along its first axis."""
-    result = np.zeros((size, *array.shape[1:]), array.dtype)
-    result[: len(array)] = array
+    """The array with zeros appended along its last axis."""
+    result = np.zeros((*array.shape[:-1], size), array.dtype)
+    result[..., : array.shape[-1]] = array
     return result

@@ -158,7 +158,7 @@ def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Sol
     dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
     rows = weighed_and_padded(problem)
     start = _start(options.init, problem.x.shape, np, np.float64)
-    start = start._replace(dual=padded(start.dual, len(rows.x)))
+    start = start._replace(dual=padded(start.dual, len(rows.c)))
     with jax.enable_x64(True):
         answer = _compiled(replace(config, dtype=dtype))(rows, start, np.float64(tol), np.int32(max_steps))
         answer = jax.tree.map(np.asarray, answer)
