@@ -1,0 +1,107 @@
+"""The result of a diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxhinge._diagnose._point import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was returned at one probe point, beside what is valid there.
+
+    Attributes:
+      where: Which point.
+      names: The coordinates, `w[0]`, ..., `b`.
+      returned: `(p,)`.
+      nearest: `(p,)`, the nearest valid gradient.
+      low, high: `(p,)`, the least and greatest value that each coordinate may have.
+      tolerance: `(p,)`, what rounding explains.
+      size: `(n, d)` of the point, as text.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    returned: Array
+    nearest: Array
+    low: Array
+    high: Array
+    tolerance: Array
+    size: str
+
+    @property
+    def worst(self) -> int:
+        """The coordinate that is farthest from the nearest valid gradient."""
+        return int(np.argmax(np.abs(self.returned - self.nearest)))
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Whether a gradient is right and, if not, why. `str(diagnosis)` is a report to read.
+
+    Attributes:
+      ok: Whether every gradient that was returned is valid. `bool(diagnosis)` is the same.
+      cause: "none" where `ok`; else the cause, two at once joined by "+", or "unknown".
+      findings: What was noticed, a sentence each.
+      mends: The lines to change, as code.
+      kink_rows: The caller's rows that are on the kink at the caller's params, integers.
+      kink_fractions: For each of them the part of its push that the function takes: 0, 1, 1/2, ...;
+        NaN where the gradient leaves it open (more rows on the kink than coordinates).
+      kink_choice: "0", "1", "1/2" or "mixed", what the function takes on the kink at all probe points;
+        "" where that is not known.
+      alternatives: Causes that fit equally well, where no probe point told them apart (`cause` is then
+        "unknown").
+      comparison: Returned and valid gradients at the point that shows the fault best; None where
+        nothing was returned.
+      precision: The dtype whose rounding explains the returned numbers.
+      num_calls: How often the function was called.
+      num_points: At how many points it was judged.
+    """
+
+    ok: bool
+    cause: str
+    findings: tuple[str, ...] = ()
+    mends: tuple[str, ...] = ()
+    kink_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    kink_fractions: Array = field(default_factory=lambda: np.zeros(0))
+    kink_choice: str = ""
+    alternatives: tuple[str, ...] = ()
+    comparison: Comparison | None = None
+    precision: str = "float64"
+    num_calls: int = 0
+    num_points: int = 0
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        from jaxhinge._diagnose._report import report
+
+        return report(self)
+
+    def plot(self, ax: Any = None) -> Figure:
+        """The returned gradient against the valid interval of each coordinate (needs `jaxhinge[plot]`).
+
+        Args:
+          ax: A matplotlib `Axes` to draw in; by default a new figure.
+
+        Returns:
+          The matplotlib `Figure`.
+
+        Raises:
+          ImportError: matplotlib is not installed.
+          ValueError: The function returned nothing that can be drawn.
+        """
+        from jaxhinge._diagnose._plot import plot_comparison
+
+        if self.comparison is None:
+            raise ValueError(f"There is nothing to draw: the function returned no gradient ({self.cause}).")
+        return plot_comparison(self, self.comparison, ax)

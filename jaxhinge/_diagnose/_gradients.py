@@ -1,0 +1,202 @@
+"""The set of gradients that a recipe allows at a point, and whether a returned gradient is one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxhinge._diagnose._binary import binary_pushes
+from jaxhinge._diagnose._multiclass import multiclass_pushes
+from jaxhinge._diagnose._point import Array, Objective, Point
+from jaxhinge._diagnose._polytope import nearest_point
+from jaxhinge._diagnose._recipe import PRECISIONS, Pushes, Recipe
+
+# The smallest positive numbers: below them a product is rounded to a multiple, or to 0.
+_SMALLEST = {"float64": 1e-300, "float32": 1e-42, "float16": 2e-7, "bfloat16": 1e-37}
+# More choices of a count than this are not told apart.
+_MOST_COUNTS = 40
+
+
+@dataclass(frozen=True)
+class GradientSet:
+    """`fixed` plus one point of the hull of each group, over the coordinates of `w` (row by row), then `b`.
+
+    Attributes:
+      fixed: `(p,)`.
+      groups: Vertices `(v, p)`, one group for each row (and class) on the kink.
+      rows: The row of each group.
+      tolerance: `(p,)`, what rounding explains.
+      undefined: Whether the recipe divides by zero here.
+    """
+
+    fixed: Array
+    groups: list[Array]
+    rows: list[int]
+    tolerance: Array
+    undefined: bool = False
+
+    def bounds(self) -> tuple[Array, Array]:
+        """The least and the greatest value of each coordinate."""
+        low, high = self.fixed.copy(), self.fixed.copy()
+        for vertices in self.groups:
+            low += np.min(vertices, axis=0)
+            high += np.max(vertices, axis=0)
+        return low, high
+
+    def contains(self, gradient: Array) -> bool:
+        """Whether the gradient is in the set, to rounding."""
+        low, high = self.bounds()
+        if np.any(gradient < low - self.tolerance) or np.any(gradient > high + self.tolerance):
+            return False
+        return not self.groups or self._uniform(gradient) is not None or self.residual(gradient) <= _root(gradient)
+
+    def residual(self, gradient: Array) -> float:
+        """The largest distance of a coordinate from the nearest gradient of the set, in units of rounding."""
+        return float(np.max(np.abs(self._nearest(gradient)[0] / self.tolerance)))
+
+    def nearest(self, gradient: Array) -> Array:
+        """The nearest gradient of the set."""
+        return np.asarray(gradient - self._nearest(gradient)[0])
+
+    def shares(self, gradient: Array) -> list[Array]:
+        """The weights of the vertices of each group that come nearest; equal ones where those do."""
+        uniform = self._uniform(gradient)
+        if uniform is None:
+            return self._nearest(gradient)[1]
+        return [_equal_shares(vertices, uniform) for vertices in self.groups]
+
+    def _uniform(self, gradient: Array) -> float | None:
+        """The fraction, 0, 1 or 1/2, that explains the gradient when taken at every kink."""
+        for share in (0.0, 1.0, 0.5):
+            moved = [_equal_shares(vertices, share) @ vertices for vertices in self.groups]
+            if np.all(np.abs(gradient - self.fixed - np.sum(moved, axis=0)) <= self.tolerance):
+                return share
+        return None
+
+    def _nearest(self, gradient: Array) -> tuple[Array, list[Array]]:
+        if not self.groups:
+            return gradient - self.fixed, []
+        # A coordinate of zeros has no rounding; the floor keeps the quotients finite.
+        scale = np.maximum(self.tolerance, 1e-9 * np.max(self.tolerance))
+        groups = [-vertices / scale for vertices in self.groups]
+        nearest, shares = nearest_point((gradient - self.fixed) / scale, groups, enough=1.0)
+        return nearest * scale, shares
+
+
+def _equal_shares(vertices: Array, share: float) -> Array:
+    """`share` spread over the vertices that push; where none is without a push, all of it is."""
+    if np.any(vertices[0]):
+        return np.full(len(vertices), 1.0 / len(vertices))
+    return np.array([1.0 - share, *[share / (len(vertices) - 1)] * (len(vertices) - 1)])
+
+
+def _root(gradient: Array) -> float:
+    # The nearest point minimises the Euclidean norm, so one coordinate may carry the rounding of all.
+    return float(np.sqrt(gradient.size)) + 1.0
+
+
+def gradient_sets(point: Point, objective: Objective, recipe: Recipe, precision: str) -> list[GradientSet]:
+    """Every set that the recipe allows; several where it counts or picks rows and a kink leaves that open."""
+    unit = PRECISIONS[precision]
+    make = binary_pushes if objective.family == "binary" else multiclass_pushes
+    sets = []
+    for pushes in make(point, objective, recipe, unit):
+        bias_pushes = pushes
+        if recipe.bias_rows == "all":
+            bias_pushes = make(point, objective, recipe.altered({"rows": "all"}), unit)[0]
+        for divisor in _divisors(point, recipe, pushes):
+            sets.append(_combined(point, objective, recipe, precision, pushes, bias_pushes, divisor))
+    return sets
+
+
+def _divisors(point: Point, recipe: Recipe, pushes: Pushes) -> list[float]:
+    if recipe.divisor == "active":
+        least, most = pushes.active
+        return [float(count) for count in range(least, min(most, least + _MOST_COUNTS) + 1)]
+    classes = point.num_classes
+    factor = {"rows": 1.0, "pairs": point.rows, "classes": classes, "wrong_classes": classes - 1}
+    return [1.0] if recipe.divisor == "one" else [point.rows * factor[recipe.divisor]]
+
+
+def _combined(
+    point: Point,
+    objective: Objective,
+    recipe: Recipe,
+    precision: str,
+    pushes: Pushes,
+    bias_pushes: Pushes,
+    divisor: float,
+) -> GradientSet:
+    scale = _scale(point, recipe, max(divisor, 1.0))
+    shrinkage = _shrinkage(point, objective, recipe)
+    fixed = _flat(pushes.x.T @ pushes.fixed, np.sum(bias_pushes.fixed, axis=0))
+    size = _flat(np.abs(pushes.x).T @ pushes.size, np.sum(bias_pushes.size, axis=0))
+    groups, rows = _groups(pushes, with_bias=recipe.bias_rows == "same")
+    if recipe.bias_rows == "all":
+        extra, extra_rows = _groups(bias_pushes, with_bias=True)
+        groups += [vertices * _flat(np.zeros(point.w.shape), np.ones(point.b.shape)) for vertices in extra]
+        rows += extra_rows
+    unit, terms = PRECISIONS[precision], len(pushes.x)
+    # In half precision a running sum stops growing, so the error may be that of the worst case.
+    growth = terms / 2.0 if precision in ("float16", "bfloat16") else 2.0 * np.sqrt(terms)
+    tolerance = unit * (8.0 + growth) * (size * np.abs(scale) + np.abs(shrinkage))
+    tolerance += _SMALLEST[precision] * (1.0 + np.max(np.abs(point.w)))
+    order = _order(point, recipe)
+    return GradientSet(
+        fixed=recipe.whole_sign * (fixed * scale + shrinkage)[order],
+        groups=[recipe.whole_sign * (vertices * scale)[:, order] for vertices in groups],
+        rows=rows,
+        tolerance=tolerance[order],
+        undefined=divisor == 0.0 or (recipe.shrinkage == "norm" and not np.any(point.w)),
+    )
+
+
+def _flat(w: Array, b: Array) -> Array:
+    return np.concatenate([np.ravel(w), np.ravel(b)])
+
+
+def _groups(pushes: Pushes, with_bias: bool) -> tuple[list[Array], list[int]]:
+    groups = []
+    for row, vertices in pushes.groups:
+        w = (pushes.x[row][:, None] * vertices[:, None, :]).reshape(len(vertices), -1)
+        groups.append(np.concatenate([w, vertices * with_bias], axis=1))
+    return groups, [row for row, _ in pushes.groups]
+
+
+def _scale(point: Point, recipe: Recipe, divisor: float) -> Array:
+    w_scale = recipe.data_sign / divisor
+    b_scale = {"same": w_scale, "zero": 0.0, "summed": recipe.data_sign, "averaged_alone": w_scale, "flipped": -w_scale}
+    if recipe.bias == "averaged_alone":
+        w_scale = recipe.data_sign
+    return _flat(np.full(point.w.shape, w_scale), np.full(point.b.shape, b_scale[recipe.bias]))
+
+
+def _shrinkage(point: Point, objective: Objective, recipe: Recipe) -> Array:
+    l2 = objective.l2
+    factor = {
+        "l2": l2,
+        "none": 0.0,
+        "doubled": 2.0 * l2,
+        "halved": l2 / 2.0,
+        "averaged": l2 / point.rows,
+        "multiplied": l2 * point.rows,
+        "negative": -l2,
+        "absolute": l2,
+        "norm": l2,
+        "fitted": recipe.strength,
+    }[recipe.shrinkage]
+    w, b = point.w, point.b if recipe.bias_shrinkage else np.zeros(point.b.shape)
+    if recipe.shrinkage == "absolute":
+        w, b = np.sign(w), np.sign(b)
+    elif recipe.shrinkage == "norm":
+        length = np.sqrt(np.sum(w**2) + np.sum(b**2))
+        w, b = (w / length, b / length) if length > 0.0 else (w, b)
+    return factor * _flat(w, b)
+
+
+def _order(point: Point, recipe: Recipe) -> Array:
+    order = np.arange(point.size)
+    if recipe.layout == "transposed":
+        order[: point.w.size] = order[: point.w.size].reshape(point.w.shape).T.ravel()
+    return order
