@@ -1,7 +1,7 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
 from jaxhinge import losses
-from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose
+from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
 
@@ -13,6 +13,7 @@ __all__ = [
     "assert_valid_gradient",
     "decision_function",
     "diagnose",
+    "diagnose_loss",
     "hinge",
     "init_params",
     "loss",

@@ -104,7 +104,9 @@ _COMMON = {
     "last_example_only": Advice(
         "Only the last row that was met counts: an assignment where a sum is meant.", "dw += -y[i] * X[i]   # not dw ="
     ),
-    "label_missing": Advice("The label is left out of the gradient: rows push by -x_i, not -y_i x_i.", "push = -y * active"),
+    "label_missing": Advice(
+        "The label is left out of the gradient: rows push by -x_i, not -y_i x_i.", "push = -y * active"
+    ),
     "label_missing_from_margin": Advice(
         "The label is left out of the margin: the mask is x @ w + b < 1.", "margin = y * (X @ w + b)"
     ),
@@ -163,13 +165,16 @@ _MULTICLASS = {
         "Each push is multiplied by {square_factor}max(0, 1 + s_j - s_y): the gradient of a squared hinge.",
         "push = (margins > 0).astype(float)",
     ),
-    "logistic": Advice("The push is softmax(scores) - one_hot(y): the gradient of cross-entropy.", "push = (margins > 0).astype(float)"),
+    "logistic": Advice(
+        "The push is softmax(scores) - one_hot(y): the gradient of cross-entropy.", "push = (margins > 0).astype(float)"
+    ),
     "bias_gradient_missing": Advice("The bias gets no gradient from the data.", "db = push.sum(axis=0) / n"),
     "bias_missing_from_margin": Advice("The scores are computed without the bias: x @ W.", "scores = X @ W + b"),
     "bias_subtracted": Advice("The scores are taken as x @ W - b.", "scores = X @ W + b"),
     "kink_tolerance_too_wide": Advice("{band}", "violating = margins > 0"),
     "last_example_only": Advice(
-        "Only the last row that was met counts: an assignment where a sum is meant.", "dW[:, j] += X[i]   # not dW[:, j] ="
+        "Only the last row that was met counts: an assignment where a sum is meant.",
+        "dW[:, j] += X[i]   # not dW[:, j] =",
     ),
 }
 _CRAMMER_SINGER = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,14 @@ _TIE_ROUNDS = 3
 class Examination:
     """The function, its calls and what they returned."""
 
-    def __init__(self, grad_fn: Callable[..., Any], own: Point, objective: Objective) -> None:
+    def __init__(
+        self, grad_fn: Callable[..., Any], own: Point, objective: Objective, *, beside_kinks: bool = True
+    ) -> None:
         self.grad_fn, self.own, self.objective = grad_fn, own, objective
         self.evidence: list[Evidence] = []
         self.num_calls = 0
+        # Quotients of differences mean nothing within a step of a kink.
+        self.beside_kinks = beside_kinks
         # The number of rows that the function insists on, where it accepts no other.
         self.fixed_rows: int | None = None
         self.coarsest = "float32"
@@ -54,7 +59,7 @@ class Examination:
 
     def _collect(self) -> None:
         own = list(own_probes(self.own, self.objective))
-        made = list(synthetic_probes(self.own, self.objective))
+        made = self._synthetic(None)
         # The bar appears only where the whole takes longer than two seconds.
         with tqdm(total=len(own) + len(made), desc="jaxhinge.diagnose", delay=2.0, leave=False) as bar:
             self.evidence = self._judged(own, bar)
@@ -63,8 +68,12 @@ class Examination:
             others = self._judged(made, bar)
             if others[0].returned.gradient is None and self.own.rows != len(made[0].point.x):
                 self.fixed_rows = self.own.rows
-                others = self._judged(synthetic_probes(self.own, self.objective, rows=self.own.rows), bar)
+                others = self._judged(self._synthetic(self.own.rows), bar)
             self.evidence += others
+
+    def _synthetic(self, rows: int | None) -> list[Probe]:
+        made = synthetic_probes(self.own, self.objective, rows)
+        return [probe for probe in made if self.beside_kinks or probe.role not in ("near", "hidden")]
 
     def _judged(self, probes: Iterable[Probe], bar: Any = None) -> list[Evidence]:
         found = []
@@ -109,7 +118,7 @@ class Examination:
         """
         if not self._same_after(lambda x: 1.5 * x):
             for precision, bits in (("bfloat16", 8), ("float16", 11)):
-                if self._same_after(lambda x, bits=bits: _rounded(x, bits)):
+                if self._same_after(partial(_rounded, bits=bits)):
                     return precision
         return "float32"
 
@@ -164,9 +173,7 @@ class Examination:
             num_points=len(self.evidence),
         )
 
-    def _written(
-        self, causes: list[str], explanation: Explanation | None, alternatives: tuple[str, ...]
-    ) -> Diagnosis:
+    def _written(self, causes: list[str], explanation: Explanation | None, alternatives: tuple[str, ...]) -> Diagnosis:
         precision = explanation.precision if explanation else Search(self.own, self.objective, self.evidence).start
         recipe = explanation.recipe if explanation else Recipe()
         told = [advice(cause, recipe, self.objective) for cause in causes]
@@ -211,7 +218,9 @@ class Examination:
         if explanation is not None:
             return [*notes, differing_rows(self.evidence, self.objective, explanation, compared)]
         if alternatives:
-            notes.append("These fit equally well, and no probe point tells them apart: " + ", ".join(alternatives) + ".")
+            notes.append(
+                "These fit equally well, and no probe point tells them apart: " + ", ".join(alternatives) + "."
+            )
         return [*notes, *puzzled(self.evidence, self.own, self.objective, precision, self.called)]
 
 

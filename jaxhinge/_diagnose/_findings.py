@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxhinge._diagnose._binary import binary_pushes
 from jaxhinge._diagnose._diagnosis import Comparison
 from jaxhinge._diagnose._gradients import GradientSet, gradient_sets
 from jaxhinge._diagnose._kinks import violations
-from jaxhinge._diagnose._binary import binary_pushes
-from jaxhinge._diagnose._point import Array, Objective, Point
+from jaxhinge._diagnose._point import Objective, Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
 from jaxhinge._diagnose._returned import Returned
 from jaxhinge._diagnose._search import Evidence, Explanation
@@ -118,8 +118,9 @@ def differing_rows(
     if not rows:
         return ""
     margins = objective.margin - violations(item.probe.point, objective)[0][:, 0]
+    given, wanted = taken.fixed[:, 0] + 0.0, right.fixed[:, 0] + 0.0
     listed = "; ".join(
-        f"row {row} (margin {margins[row]:.4g}) by {taken.fixed[row, 0] + 0.0:.3g} instead of {right.fixed[row, 0] + 0.0:.3g}"
+        f"row {row} (margin {margins[row]:.4g}) by {given[row]:.3g} instead of {wanted[row]:.3g}"
         for row in rows[:_MOST_ROWS]
     )
     more = f"; and {len(rows) - _MOST_ROWS} more" if len(rows) > _MOST_ROWS else ""
@@ -176,5 +177,3 @@ def _scaled(smooth: list[Evidence], objective: Objective) -> list[str]:
     if len(ratios) < 2 or np.ptp(ratios) > 1e-6 * max(1e-300, abs(ratios[0])) or abs(ratios[0]) < 1e-9:
         return []
     return [f"It is {ratios[0]:.6g} times a valid gradient, at every point away from the kink."]
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxhinge._diagnose._binary import binary_pushes
 from jaxhinge._diagnose._multiclass import multiclass_pushes
@@ -13,7 +14,7 @@ from jaxhinge._diagnose._polytope import nearest_point
 from jaxhinge._diagnose._recipe import PRECISIONS, Pushes, Recipe
 
 # The smallest positive numbers: below them a product is rounded to a multiple, or to 0.
-_SMALLEST = {"float64": 1e-300, "float32": 1e-42, "float16": 2e-7, "bfloat16": 1e-37}
+_SMALLEST = {"float64": 1e-300, "float32": 1e-42, "float16": 2e-7, "bfloat16": 1e-37, "differences": 1e-7}
 # More choices of a count than this are not told apart.
 _MOST_COUNTS = 40
 
@@ -195,7 +196,7 @@ def _shrinkage(point: Point, objective: Objective, recipe: Recipe) -> Array:
     return factor * _flat(w, b)
 
 
-def _order(point: Point, recipe: Recipe) -> Array:
+def _order(point: Point, recipe: Recipe) -> npt.NDArray[np.int_]:
     order = np.arange(point.size)
     if recipe.layout == "transposed":
         order[: point.w.size] = order[: point.w.size].reshape(point.w.shape).T.ravel()

@@ -35,7 +35,9 @@ def rows_on_kink(point: Point, objective: Objective, precision: str) -> npt.NDAr
     return np.flatnonzero((np.abs(top) <= slack) | (tied & (top > 0.0))).astype(np.int64)
 
 
-def fractions(point: Point, objective: Objective, gradient: Array, precision: str, rows: Array) -> Array:
+def fractions(
+    point: Point, objective: Objective, gradient: Array, precision: str, rows: npt.NDArray[np.int64]
+) -> Array:
     """For each row the part of its push that the gradient takes, NaN where that is open."""
     allowed = gradient_sets(point, objective, Recipe(), precision)[0]
     taken = np.full(len(rows), np.nan)

@@ -53,14 +53,15 @@ def _every_rival(point: Point, objective: Objective, recipe: Recipe, z: Array, s
 
 
 def _label_push(fixed: Array, on: Mask, recipe: Recipe) -> Array:
-    total = -np.sum(fixed, axis=1)
-    return {
+    total = np.asarray(-np.sum(fixed, axis=1))
+    choices: dict[str, Array] = {
         "count": total,
         "forgotten": np.zeros_like(total),
         "once": -np.any(on, axis=1).astype(float),
         "one_more": total - 1.0,
         "one_less": total + 1.0,
-    }[recipe.label_push]
+    }
+    return choices[recipe.label_push]
 
 
 def _largest_rival(point: Point, objective: Objective, recipe: Recipe, z: Array, slack: Array, terms: Array) -> Pushes:
@@ -101,7 +102,7 @@ def _size(fixed: Array, groups: list[tuple[int, Array]], terms: Array, recipe: R
 
 
 def _unit(y: Array, num_classes: int) -> Array:
-    return np.eye(num_classes)[y.astype(int)]
+    return np.asarray(np.eye(num_classes)[y.astype(int)])
 
 
 def _range(least: Mask, most: Mask) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from jaxhinge._diagnose._point import Array, Objective, Point
 
-Role = Literal["smooth", "kink", "hidden", "plain"]
+Role = Literal["smooth", "kink", "near", "hidden", "plain"]
 
 # Distances from the kink, in units of the margin: from just above the rounding of a float32 margin.
 LADDER = tuple(float(f"{digits}e{power}") for power in range(-6, 0) for digits in ("2.7", "9"))
@@ -31,8 +31,8 @@ class Probe:
       point: The arguments.
       own_data: Whether `x` and `y` are the caller's.
       role: "smooth" where it was built to keep clear of every kink, so that the precision of the function
-        shows; "kink" where rows are exactly on it in any precision; "hidden" where they are outside by
-        less than the rounding of float32.
+        shows; "kink" where rows are exactly on it in any precision; "near" where they are
+        beside it; "hidden" where they are outside by less than the rounding of float32.
     """
 
     name: str
@@ -88,9 +88,11 @@ def synthetic_probes(own: Point, objective: Objective, rows: int | None = None, 
     yield make.at_zero("params 0, unbalanced labels", 5)
     yield make.placed("rows on the kink", [0.0] * 5, others=4, role="kink")
     yield make.placed("every row on the kink", [0.0] * 6, others=0, role="kink")
-    yield make.placed("rows just outside the kink", [-distance for distance in LADDER], others=2)
-    yield make.placed("rows just inside the kink", list(LADDER), others=2)
-    yield make.placed("rows a rounding error outside the kink", [-distance for distance in HIDDEN], others=0, role="hidden")
+    yield make.placed("rows just outside the kink", [-distance for distance in LADDER], others=2, role="near")
+    yield make.placed("rows just inside the kink", list(LADDER), others=2, role="near")
+    yield make.placed(
+        "rows a rounding error outside the kink", [-distance for distance in HIDDEN], others=0, role="hidden"
+    )
     if len(own.x) <= _MOST_SYNTHETIC_ROWS:
         yield make.smooth("random rows, as many as yours", len(own.x), ("outside", "misclassified", "inside"))
 
@@ -172,7 +174,8 @@ class _Maker:
             x = np.zeros(d)
             features = self.rng.choice(d, size=min(d, 3), replace=False)
             x[features] = self.rng.choice([-1.0, -0.5, 0.5, 1.0], size=len(features))
-            y = self.rng.integers(self.own.num_classes) if w.ndim == 2 else self.rng.choice([-1.0, 1.0])
+            labels = np.arange(self.own.num_classes) if w.ndim == 2 else np.array([-1.0, 1.0])
+            y = float(self.rng.choice(labels))
             if target is None or self._place(w, b, x, y, features[0], target):
                 break
         return x, y

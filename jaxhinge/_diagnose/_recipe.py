@@ -13,8 +13,15 @@ from jaxhinge._diagnose._point import Array
 Mask = npt.NDArray[np.bool_]
 Labels = Literal["signed", "zero_one", "twice_minus_one", "none"]
 
-# Unit roundoffs, widened: no mistake is as small, and a sum of products loses a few bits.
-PRECISIONS = {"float64": 2.0**-46, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+# Unit roundoffs, from fine to coarse. That of float64 is widened: no mistake is as small, and a sum of
+# products loses a few bits. "differences" are gradients taken as quotients of differences.
+PRECISIONS = {
+    "float64": 2.0**-46,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "differences": 2.0**-18,
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def score_slack(point_x: Array, unit: float) -> Array:
     At least that of float32: where a mask was computed in float32, the sums may still be exact.
     """
     terms = np.sum(point_x != 0.0, axis=1, keepdims=True)
-    return max(unit, PRECISIONS["float32"]) * (2.0 + 2.0 * np.sqrt(terms))
+    return np.asarray(max(unit, PRECISIONS["float32"]) * (2.0 + 2.0 * np.sqrt(terms)))
 
 
 def last_alternatives(pushes: Pushes, recipe: Recipe) -> list[Pushes]:

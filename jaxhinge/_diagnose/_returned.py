@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,15 @@ class Returned:
         return self.gradient is not None and bool(np.all(np.isfinite(self.gradient)))
 
 
-class _WrongShape(Exception):
-    pass
+class WrongShape(Exception):
+    """What was returned cannot be read as a gradient; the message is for the user."""
+
+
+class Differences(NamedTuple):
+    """A gradient `(w, b)` from quotients of differences, to be judged by their rounding."""
+
+    w: Array
+    b: Array
 
 
 def call(grad_fn: Callable[..., Any], point: Point) -> Returned:
@@ -53,7 +60,7 @@ def call(grad_fn: Callable[..., Any], point: Point) -> Returned:
             warnings.simplefilter("ignore")
             value = grad_fn(*arguments)
             result = _read(value, point)
-    except _WrongShape as error:
+    except WrongShape as error:
         return Returned(None, trouble="wrong_shape", detail=str(error))
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -78,10 +85,12 @@ def _read(value: Any, point: Point) -> Returned:
         if b.size == 1 and point.b.size == 1:
             b = b.reshape(point.b.shape)
         precision = _narrower(w_precision, b_precision)
+    if isinstance(value, Differences):
+        precision = "differences"
     if b.shape != point.b.shape:
         if b.size != point.b.size:
             mend = " Sum over the rows." if b.shape[:1] == point.x.shape[:1] else ""
-            raise _WrongShape(f"The gradient of b has shape {b.shape}; b has shape {point.b.shape}.{mend}")
+            raise WrongShape(f"The gradient of b has shape {b.shape}; b has shape {point.b.shape}.{mend}")
         trouble = _joined(trouble, "wrong_shape")
         detail += f" The gradient of b has shape {b.shape}; b has shape {point.b.shape}. Use db.reshape(b.shape)."
     return Returned(np.concatenate([w.ravel(), b.ravel()]), precision, trouble, detail.strip())
@@ -103,13 +112,13 @@ def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
         mend = " With the bias as its last entry: return g[:-1], g[-1] (see the adapters in jaxhinge.diagnose)."
     elif w.ndim == 0 and point.w.size > 1:
         mend = " Return (dw, db), in this order; a loss is not a gradient."
-    raise _WrongShape(told + mend)
+    raise WrongShape(told + mend)
 
 
 def _parts(value: Any, point: Point) -> tuple[Any, Any]:
     """The gradients of `w` and `b`; None for a bias that was left out."""
     if value is None:
-        raise _WrongShape("It returned None. Is the return statement missing?")
+        raise WrongShape("It returned None. Is the return statement missing?")
     if isinstance(value, Mapping):
         return _named(value)
     if not hasattr(value, "__len__") and hasattr(value, "w") and hasattr(value, "b"):
@@ -128,7 +137,7 @@ def _parts(value: Any, point: Point) -> tuple[Any, Any]:
         return value[0], value[1]
     if all(_shape(entry) == () for entry in value) or _shape(value) == point.w.shape:
         return value, None
-    raise _WrongShape(
+    raise WrongShape(
         f"It returned {len(value)} things of shapes {', '.join(str(_shape(entry)) for entry in value)}; "
         f"expected (dw, db) of shapes {point.w.shape} and {point.b.shape}."
     )
@@ -146,7 +155,7 @@ def _named(value: Mapping[Any, Any]) -> tuple[Any, Any]:
                 found.setdefault(part, entry)
     if "w" not in found:
         keys = ", ".join(repr(key) for key in value)
-        raise _WrongShape(f'It returned a dict with keys {keys}; expected "w" and "b", or "dw" and "db".')
+        raise WrongShape(f'It returned a dict with keys {keys}; expected "w" and "b", or "dw" and "db".')
     return found["w"], found.get("b")
 
 
@@ -169,7 +178,7 @@ def _numbers(name: str, value: Any) -> tuple[Array, str]:
         array = np.asarray(value)
         return np.asarray(array, dtype=np.float64), str(array.dtype)
     except (TypeError, ValueError) as error:
-        raise _WrongShape(f"{name} is not an array of real numbers but {type(value).__name__}: {error}") from error
+        raise WrongShape(f"{name} is not an array of real numbers but {type(value).__name__}: {error}") from error
 
 
 def _narrower(first: str, second: str) -> str:

@@ -53,9 +53,7 @@ def read_point(probe: Probe, own: Point, reading: Reading) -> Point:
 class Search:
     """Explanations of the evidence, the simplest first."""
 
-    def __init__(
-        self, own: Point, objective: Objective, evidence: list[Evidence], coarsest: str = "float32"
-    ) -> None:
+    def __init__(self, own: Point, objective: Objective, evidence: list[Evidence], coarsest: str = "float32") -> None:
         self.own, self.objective = own, objective
         # Smooth probes first, for they settle the precision; then small ones, for they are cheap.
         judged = [item for item in evidence if item.returned.gradient is not None]
@@ -71,7 +69,10 @@ class Search:
         if right is not None:
             closer = [] if right.precision == self.start else self._fitting(self._plain(), reading)
             return [found for found in closer if _finer(found.precision, right.precision)] or [right]
-        for tier in (self._plain, self._fitted, lambda: pairs(self._plain_for_pairs()), self._fitted_pairs):
+        tiers = [self._plain, self._fitted]
+        if reading == "as_given":
+            tiers += [lambda: list(pairs(self._plain_for_pairs())), self._fitted_pairs]
+        for tier in tiers:
             found = self._fitting(tier(), reading)
             if found:
                 return found
@@ -106,8 +107,7 @@ class Search:
         if gradient is None or not item.returned.finite:
             return True
         return any(
-            one.undefined or one.contains(gradient)
-            for one in gradient_sets(point, self.objective, recipe, precision)
+            one.undefined or one.contains(gradient) for one in gradient_sets(point, self.objective, recipe, precision)
         )
 
     def _fitting(self, tier: Iterable[Alteration], reading: Reading) -> list[Explanation]:
@@ -129,10 +129,10 @@ class Search:
     def _plain_for_pairs(self) -> list[Alteration]:
         return [single for single in self._plain() if len(single.causes) == 1]
 
-    def _fitted_pairs(self) -> Iterable[Alteration]:
+    def _fitted_pairs(self) -> list[Alteration]:
         unexpected = [single for single in self._fitted() if len(single.causes) == 1]
         joined = (fitted.joined(single) for fitted in unexpected for single in self._plain_for_pairs())
-        return (pair for pair in joined if pair is not None)
+        return [pair for pair in joined if pair is not None]
 
     def _strength(self, recipe: Recipe, reading: Reading) -> float | None:
         """The factor of `w` that the largest `w` among points off the kink asks for."""
