@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from jaxhinge._diagnose._point import Objective, Point
@@ -95,7 +96,7 @@ def _masks(objective: Objective) -> _Found:
         if objective.family != "crammer_singer":
             yield "threshold_at_zero", {"mask": "zero"}
         yield "margin_added_to_correct_class", {"mask": "shifted"}
-        for low, high in zip(LADDER[:-1], LADDER[1:], strict=True):
+        for low, high in pairwise(LADDER):
             yield "kink_tolerance_too_wide", {"mask": "outer_band", "band": (low, high)}
             if high < objective.margin / 1.5:
                 yield "kink_tolerance_too_wide", {"mask": "inner_band", "band": (low, high)}

@@ -111,7 +111,7 @@ _COMMON = {
         "The label is left out of the margin: the mask is x @ w + b < 1.", "margin = y * (X @ w + b)"
     ),
     "labels_zero_one": Advice(
-        "The labels are treated as 0 and 1 (label 0 pushes nothing, or 2*y - 1 is applied to labels that are -1 and +1).",
+        "The labels are treated as 0 and 1: a label 0 pushes nothing, or 2*y - 1 is applied to -1 and +1.",
         "use y in {{-1, +1}} as given, without converting it",
     ),
     "broadcast_n_by_n": Advice(
@@ -122,7 +122,7 @@ _COMMON = {
         "The data term is divided by the number of classes as well as by n.", "dW_data /= n   # not by the classes too"
     ),
     "label_count_forgotten": Advice(
-        "The column of the label does not get minus the number of violating classes: -count_i * x_i is missing or is not a count.",
+        "The column of the label does not get -count_i * x_i, minus the number of violating classes.",
         "push[np.arange(n), y] = -violating.sum(axis=1)",
     ),
     "correct_class_not_excluded": Advice(
@@ -130,7 +130,7 @@ _COMMON = {
     ),
     "weights_transposed": Advice("W or its gradient is transposed.", "scores = X @ W + b; dW = X.T @ push / n"),
     "crammer_singer": Advice(
-        "Only the largest wrong class pushes (Crammer-Singer); the sum over wrong classes is asked for (Weston-Watkins).",
+        "Only the largest wrong class pushes (Crammer-Singer); every one that violates should (Weston-Watkins).",
         "push = (margins > 0).astype(float)   # or diagnose(..., loss_fn=jh.losses.multiclass_hinge_loss)",
     ),
     "weston_watkins": Advice(
@@ -200,6 +200,7 @@ def advice(cause: str, recipe: Recipe, objective: Objective) -> Advice:
         return Advice("", "")
     low, high = recipe.band
     outer = recipe.mask == "outer_band"
+    side, role = ("outside", "violators") if outer else ("inside", "satisfied")
     whole = recipe.whole_sign < 0.0
     words = {
         "l2": objective.l2,
@@ -209,8 +210,8 @@ def advice(cause: str, recipe: Recipe, objective: Objective) -> Advice:
         "sign_formula": "+y_i x_i where -y_i x_i is meant" + (", and -l2 * w" if whole and objective.l2 else ""),
         "sign_mend": "return -dw, -db" if whole else "push = -y * active",
         "band": (
-            f"Rows {'outside' if outer else 'inside'} the kink count as {'violators' if outer else 'satisfied'} up to a "
-            f"distance between {low:g} and {high:g}; a valid gradient leaves a choice at margin = 1 exactly, nowhere else."
+            f"Rows {side} the kink count as {role} up to a distance between {low:g} and {high:g}; a valid gradient "
+            "leaves a choice at margin = 1 exactly, nowhere else."
         ),
     }
     sentence, mend = table[cause]
