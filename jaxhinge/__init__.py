@@ -2,22 +2,28 @@
 
 from jaxhinge import losses
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
+from jaxhinge._fit import FitResult, fit
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._train import make_train_step, train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Diagnosis",
+    "FitResult",
     "LinearParams",
     "assert_valid_gradient",
     "decision_function",
     "diagnose",
     "diagnose_loss",
+    "fit",
     "hinge",
     "init_params",
     "loss",
     "losses",
+    "make_train_step",
     "positive_part",
     "predict",
+    "train",
 ]

@@ -139,7 +139,9 @@ def _max_over_classes_jvp(
     z, top = jax.lax.stop_gradient((primals[0], largest[..., None]))
     if ties == "uniform":
         tied = (z == top).astype(z.dtype)
-        share = tied / jnp.sum(tied, axis=-1, keepdims=True)
+        # Counted in float32: float16 ends at 65,504 classes.
+        wide = jnp.promote_types(z.dtype, jnp.float32)
+        share = (tied / jnp.sum(tied, axis=-1, keepdims=True, dtype=wide)).astype(z.dtype)
     else:
         share = jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1], dtype=z.dtype)
     share = jnp.where(jnp.isnan(top), top, share)

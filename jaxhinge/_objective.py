@@ -96,8 +96,9 @@ def predict(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.Array:
     >>> print(jaxhinge.predict(params, jnp.array([[2.0, 1.0], [0.0, 3.0]])))
     [ 1 -1]
     """
-    scores = decision_function(params, x)
-    if jnp.ndim(params[0]) == 2:
+    w, b, x = _checked_model(params, x)
+    scores = decision_function((w, b), x)
+    if w.ndim == 2:
         return jnp.argmax(scores, axis=-1).astype(jnp.int32)
     return jnp.where(scores > 0, 1, -1).astype(jnp.int32)
 
@@ -129,7 +130,8 @@ def loss(
       y: What `loss_fn` wants: targets -1 and +1 `(n,)`, labels `0..k-1` `(n,)`, or real targets.
       l2: The strength of regularisation, one number. Differentiable.
       loss_fn: `loss_fn(scores, y, **loss_options)`, one loss per row.
-      sample_weight: `(n,)`, not negative, not all 0. Differentiable.
+      sample_weight: `(n,)`, not negative, not all 0. Differentiable. A weight of 0 does not hide NaN
+        or infinity in its row.
       regularize_bias: Whether `b` counts in the norm. It does not by default.
       **loss_options: Passed to `loss_fn`: `subgradient`, `kink_tol`, `margin`, ...
 
@@ -138,7 +140,8 @@ def loss(
       Values are not checked: NaN in the scores is NaN in the result.
 
     Raises:
-      ValueError: Shapes do not fit, there are no rows, or `loss_fn` does not give one loss per row.
+      ValueError: Shapes do not fit, there are no rows, `l2` is a negative number, or `loss_fn` does
+        not give one loss per row.
       TypeError: Something is not a real number, or `loss_fn` does not know an option.
 
     References:
@@ -154,6 +157,11 @@ def loss(
     >>> print(jax.grad(jaxhinge.loss)(params, x, y, subgradient=1.0).w)
     [-0.5  1. ]
     """
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
+    _checks.check_real_number(
+        "l2", l2, meaning="the strength of regularisation, at least 0", valid=lambda value: value >= 0.0
+    )
     w, b, x = _checked_model(params, x)
     rows = x.shape[:-1]
     if rows == (0,):
@@ -162,22 +170,23 @@ def loss(
     # The scores are float32 at least: 1/n in float16 loses digits beyond 16,000 rows, and the
     # gradient is a sum over rows.
     dtype = jnp.promote_types(jnp.result_type(w, b, x), jnp.float32)
-    losses = loss_fn(_affine(w, b, x, dtype), y, **loss_options)
+    losses = _checks.float_array("the result of loss_fn", loss_fn(_affine(w, b, x, dtype), y, **loss_options))
     if losses.shape != rows:
         raise ValueError(
             f"loss_fn must give one loss per row, shape {rows}; got shape {losses.shape}. "
             "Return the losses without a mean or sum over rows."
         )
-    norm = _squared_norm(w, dtype) + (_squared_norm(b, dtype) if regularize_bias else 0)
-    return _weighted_mean(losses.astype(dtype), sample_weight) + _checks.scalar_like("l2", l2, dtype) / 2 * norm
+    l2 = _checks.scalar_like("l2", l2, dtype)
+    penalty = _penalty(l2, w) + (_penalty(l2, b) if _checks.flag("regularize_bias", regularize_bias) else 0)
+    return _weighted_mean(losses.astype(dtype), sample_weight) + penalty
 
 
-def _checked_model(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _checked_model(params: Any, x: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`w`, `b` and `x` as floating arrays whose shapes fit."""
-    try:
-        w, b = params
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.") from error
+    if not isinstance(params, (tuple, list)) or len(params) != 2:
+        advice = ' Use (params["w"], params["b"]).' if isinstance(params, dict) else ""
+        raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.{advice}")
+    w, b = params
     w, b = _checks.float_array("w", w), _checks.float_array("b", b)
     x = _checks.feature_array("x", x)
     if w.ndim not in (1, 2):
@@ -216,8 +225,10 @@ def _affine(w: jax.Array, b: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.A
     return scores + jnp.broadcast_to(b.astype(wide), scores.shape)
 
 
-def _squared_norm(values: jax.Array, dtype: DTypeLike) -> jax.Array:
-    return jnp.sum(values.astype(dtype) ** 2)
+def _penalty(l2: jax.Array, values: jax.Array) -> jax.Array:
+    """`l2/2 ||values||^2`, in that order: without l2 a norm that overflows stays out of it."""
+    values = values.astype(l2.dtype)
+    return jnp.sum((l2 / 2 * values) * values)
 
 
 def _weighted_mean(losses: jax.Array, sample_weight: ArrayLike | None) -> jax.Array:

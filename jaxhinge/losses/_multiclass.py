@@ -32,8 +32,8 @@ def multiclass_hinge_loss(
       kink_tol: `|margin + max_j s_j - s_label| <= kink_tol` counts as the kink.
 
     Returns:
-      Losses `(...)` in the dtype of `scores`. A NaN score gives NaN; a class at minus infinity is
-      never chosen; a single class has no rival and loss 0.
+      Losses `(...)` in the dtype of `scores`. A NaN score gives NaN; a wrong class at minus infinity
+      is never chosen (NaN where the label is there too); a single class has no rival and loss 0.
 
     Raises:
       ValueError: Shapes do not fit, or `ties` is unknown.
@@ -128,8 +128,9 @@ def one_vs_rest_hinge_loss(
     scores, labels, is_label = _scores_and_labels(scores, labels)
     margin = _checks.option_like("margin", margin, labels.astype(scores.dtype))
     z = _over_classes(margin, scores) - jnp.where(is_label, scores, -scores)
-    losses = jnp.sum(positive_part(z, subgradient=subgradient, kink_tol=kink_tol), axis=-1)
-    return jnp.where(jnp.any(is_label, axis=-1), losses, jnp.nan)
+    # Added to z, not put in the place of the loss, so that the gradient of a bad label is NaN too.
+    z = z + jnp.where(jnp.any(is_label, axis=-1, keepdims=True), 0, jnp.nan).astype(z.dtype)
+    return jnp.sum(positive_part(z, subgradient=subgradient, kink_tol=kink_tol), axis=-1)
 
 
 def multiclass_perceptron_loss(
@@ -191,12 +192,11 @@ def _scores_and_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[jax.Array,
             f"labels have shape {labels.shape} but scores have shape {scores.shape}; "
             f"expected one label per row, shape {scores.shape[:-1]}."
             + (" Drop the last axis: labels[..., 0]." if labels.shape == (*scores.shape[:-1], 1) else "")
-            + (" One-hot labels: labels.argmax(-1)." if labels.shape == scores.shape else "")
+            + (" One-hot labels: labels.argmax(-1)." if labels.shape == scores.shape and scores.ndim > 1 else "")
+            + (" Scores need one column per class: w of shape (d, k)." if labels.shape == scores.shape[:1] else "")
         )
     labels = jnp.broadcast_to(labels, scores.shape[:-1])
-    # uint8 labels would wrap the class numbers beyond 255.
-    index_dtype = jnp.promote_types(labels.dtype, jnp.int32)
-    classes = jax.lax.broadcasted_iota(index_dtype, scores.shape, scores.ndim - 1)
+    classes = jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1)
     return scores, labels, classes == labels[..., None]
 
 

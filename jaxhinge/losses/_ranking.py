@@ -91,7 +91,9 @@ def hinge_embedding_loss(
     distances = _checks.float_array("distances", distances)
     targets = _checks.target_array("targets", targets, distances)
     apart = hinge_loss(distances, 1, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
-    return jnp.where(targets == 1, distances, jnp.where(targets == -1, apart, jnp.nan))
+    # A factor, so that the gradient of a bad target is NaN too.
+    known = jnp.where(jnp.abs(targets) == 1, 1, jnp.nan).astype(distances.dtype)
+    return known * jnp.where(targets == 1, distances, apart)
 
 
 def triplet_margin_loss(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
@@ -42,13 +43,8 @@ def epsilon_insensitive_loss(
     >>> print(jaxhinge.losses.epsilon_insensitive_loss(jnp.array([0.0, 2.0]), 0.5, epsilon=1.0))
     [0.  0.5]
     """
-    predictions = _checks.float_array("predictions", predictions)
-    _checks.check_real_number("epsilon", epsilon, meaning="half the width of the tube, at least 0", valid=_not_negative)
-    epsilon = _checks.option_like("epsilon", epsilon, predictions)
-    residuals = _residuals(predictions, targets)
-    return positive_part(residuals - epsilon, subgradient=subgradient, kink_tol=kink_tol) + positive_part(
-        -residuals - epsilon, subgradient=subgradient, kink_tol=kink_tol
-    )
+    below, above = _outside_tube(predictions, targets, epsilon, subgradient, kink_tol)
+    return below + above
 
 
 def squared_epsilon_insensitive_loss(
@@ -83,9 +79,9 @@ def squared_epsilon_insensitive_loss(
     >>> float(jaxhinge.losses.squared_epsilon_insensitive_loss(2.0, 0.5, epsilon=1.0))
     0.25
     """
-    return (
-        epsilon_insensitive_loss(predictions, targets, epsilon=epsilon, subgradient=subgradient, kink_tol=kink_tol) ** 2
-    )
+    below, above = _outside_tube(predictions, targets, epsilon, subgradient, kink_tol)
+    # Squared apart: through the square of the sum an infinite residual meets the slope 0 of the other side.
+    return below**2 + above**2
 
 
 def pinball_loss(
@@ -127,7 +123,24 @@ def pinball_loss(
     quantile = _checks.option_like("quantile", quantile, residuals)
     below = positive_part(residuals, subgradient=subgradient, kink_tol=kink_tol)
     above = positive_part(-residuals, subgradient=subgradient, kink_tol=kink_tol)
-    return quantile * below + (1 - quantile) * above
+    return _scaled(quantile, below) + _scaled(1 - quantile, above)
+
+
+def _scaled(factor: jax.Array, value: jax.Array) -> jax.Array:
+    """`factor * value`, 0 where the factor is 0 though the value be infinite."""
+    return factor * jnp.where((factor == 0) & jnp.isinf(value), 0, value)
+
+
+def _outside_tube(
+    predictions: ArrayLike, targets: ArrayLike, epsilon: ArrayLike, subgradient: ArrayLike, kink_tol: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """How far a prediction lies below the tube around its target, and how far above."""
+    _checks.check_real_number("epsilon", epsilon, meaning="half the width of the tube, at least 0", valid=_not_negative)
+    residuals = _residuals(predictions, targets)
+    epsilon = _checks.option_like("epsilon", epsilon, residuals)
+    below = positive_part(residuals - epsilon, subgradient=subgradient, kink_tol=kink_tol)
+    above = positive_part(-residuals - epsilon, subgradient=subgradient, kink_tol=kink_tol)
+    return below, above
 
 
 def _residuals(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:

@@ -1,0 +1,254 @@
+"""From rows to a certified solution: build the program, choose the method by its cost, round, certify."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxhinge import _ascent, _interior_point, _newton
+from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value
+from jaxhinge._interior_point import Progress
+from jaxhinge._precision import eps, tiny
+
+Intercept = Literal["free", "regularized", "none"]
+Method = Literal["auto", "interior_point", "ascent"]
+
+# Beyond this many features a p x p Cholesky factor costs more than many products with the data.
+_MANY_FEATURES = 1000
+_ASCENT_STEPS = 300
+
+
+class Status(IntEnum):
+    """How a solve ended; `Solution.status` holds the code, and `Status(int(code)).advice` says what to do.
+
+    >>> import jaxhinge
+    >>> jaxhinge.Status(1).name
+    'STEP_LIMIT'
+    """
+
+    CONVERGED = 0
+    STEP_LIMIT = 1
+    STALLED = 2
+    REFUSED = 3
+
+    @property
+    def advice(self) -> str:
+        """What the status means, and what to do about it."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.CONVERGED: "The gap is within tol.",
+    Status.STEP_LIMIT: "max_steps were made before the gap was within tol: raise it, or accept the gap reported.",
+    Status.STALLED: "The precision allows no smaller gap: raise tol, scale the features, or pass float64 data "
+    "(with as_numpy=True, or under jax.enable_x64).",
+    Status.REFUSED: "The data hold NaN, infinity, targets other than -1 and +1 or one class only, or l2 <= 0.",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is fixed when a solve is compiled.
+
+    `paired` says that the second half of the rows mirrors the first, as the two sides of a residual do. `dtype` is
+    the caller's.
+    """
+
+    squared: bool = False
+    intercept: Intercept = "free"
+    method: Method = "auto"
+    paired: bool = False
+    dtype: Any = jnp.float32
+
+
+# A JAX array, or the NumPy array that becomes one.
+Leaf = Any
+
+
+class Rows(NamedTuple):
+    """A problem by its rows: `sum_i c_i loss(r_i - sign_i (x_i . w + b)) + l2/2 |w|^2 + q_bias b`.
+
+    A row with `c_i = 0` does not count. `valid` is whether the caller's checks passed.
+    """
+
+    x: Leaf
+    sign: Leaf
+    r: Leaf
+    c: Leaf
+    l2: Leaf
+    q_bias: Leaf
+    valid: Leaf
+
+
+class Start(NamedTuple):
+    """Where to start: parameters, a dual, and whether they come from an earlier solution of a problem like this one."""
+
+    w: Leaf
+    b: Leaf
+    dual: Leaf
+    warm: Leaf
+
+
+class Answer(NamedTuple):
+    """The fields of a `Solution`, by their arrays."""
+
+    w: Leaf
+    b: Leaf
+    dual: Leaf
+    primal_value: Leaf
+    dual_value: Leaf
+    steps: Leaf
+    status: Leaf
+
+
+def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
+    """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
+    program, centre = build(config, rows)
+    cold = cold_progress(program)
+    progress = jax.tree.map(partial(jnp.where, start.warm), _warm_progress(program, start, centre), cold)
+    best, steps = _minimise(config, program, progress, tol, max_steps)
+    return _finish(config, rows, program, centre, best, steps, tol, max_steps)
+
+
+def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
+    """The program of the rows, and the mean that was taken from the features where a free bias absorbs it."""
+    counts = rows.c > 0
+    sign = jnp.where(counts, rows.sign, 0)
+    x = rows.x
+    centre = jnp.zeros_like(x[0])
+    if config.intercept == "free":
+        centre = rows.c @ x / jnp.sum(rows.c)
+        x = x - centre[None, :]
+    at = x.T * sign[None, :]
+    penalty = jnp.broadcast_to(rows.l2, centre.shape)
+    q = jnp.zeros_like(centre)
+    if config.intercept != "none":
+        at = jnp.concatenate([at, sign[None, :]])
+        penalty = jnp.append(penalty, rows.l2 if config.intercept == "regularized" else 0)
+        # The bias of centred features is b + w . centre.
+        q = jnp.append(-rows.q_bias * centre, rows.q_bias)
+    mean_weight = jnp.sum(rows.c) / jnp.maximum(jnp.sum(counts), 1)
+    return Program(
+        at=at,
+        r=jnp.where(counts, rows.r, 0),
+        c=jnp.where(counts, rows.c, mean_weight),
+        penalty=penalty,
+        q=q,
+        squared=config.squared,
+        free_bias=config.intercept == "free",
+    ), centre
+
+
+def cold_progress(program: Program) -> Progress:
+    """Progress at step 0, from `z = 0`."""
+    return _interior_point.start(program, jnp.zeros_like(program.penalty), _unit_of_margin(program))
+
+
+def _warm_progress(program: Program, start: Start, centre: jax.Array) -> Progress:
+    """Progress at step 0 from an earlier solution, joined to the central path no nearer to its end than its gap."""
+    z = jnp.append(start.w, start.b + start.w @ centre)[: len(program.penalty)]
+    given = certify(program, z, start.dual)
+    closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(z.dtype))
+    progress = _interior_point.start(program, z, jnp.clip(closeness, 1e-3, 1.0) * _unit_of_margin(program))
+    return progress._replace(best=better(progress.best, given))
+
+
+def _minimise(
+    config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
+) -> tuple[Certified, jax.Array]:
+    p, n = program.at.shape
+    low = jnp.float32
+    wide = p > n or p > _MANY_FEATURES
+    if config.method == "ascent" or (config.method == "auto" and wide):
+        limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, _ASCENT_STEPS)
+        best, steps = _ascent.ascend(program, progress.best, tol, limit, low)
+        progress = progress._replace(best=best, steps=steps)
+        if config.method == "ascent":
+            return progress.best, progress.steps
+        max_steps = max_steps + steps
+    num_correctors = 1 if p < 128 else 2
+    if p <= n:
+        # The product in float32 costs a fraction; its direction is exact enough until the gap is small.
+        progress = _interior_point.run(
+            program, progress, _newton.by_features(program, low), tol, max_steps, num_correctors
+        )
+        progress = progress._replace(idle=jnp.int32(0))
+    system = _newton.by_rows(program) if p > n else _newton.by_features(program, program.at.dtype)
+    progress = _interior_point.run(program, progress, system, tol, max_steps, num_correctors)
+    return progress.best, progress.steps
+
+
+def _unit_of_margin(program: Program) -> jax.Array:
+    """The size of the required margins; where all are 0 (one-class), of the scores that the mid-box dual implies."""
+    total = jnp.sum(program.c)
+    required = program.c @ jnp.abs(program.r) / total
+    penalised = program.penalty > 0
+    implied = (program.at @ feasible(program, program.c / 2) - program.q) / jnp.where(penalised, program.penalty, 1)
+    unit = jnp.where(required > 0, required, program.c @ jnp.abs(jnp.where(penalised, implied, 0) @ program.at) / total)
+    return jnp.where(unit > 0, unit, 1)
+
+
+def _finish(
+    config: Config,
+    rows: Rows,
+    program: Program,
+    centre: jax.Array,
+    best: Certified,
+    steps: jax.Array,
+    tol: jax.Array,
+    max_steps: jax.Array,
+) -> Answer:
+    """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
+    params, primal = _rounded(config, program, centre, best.z)
+    dual = _net(best.alpha) if config.paired else best.alpha
+    dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
+    alpha = feasible(program, dual)
+    bound = dual_value(program, alpha, program.at @ alpha)
+    converged = Certified(params, alpha, primal, bound).within(tol)
+    unfinished = jnp.where(steps >= max_steps, Status.STEP_LIMIT, Status.STALLED)
+    valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
+
+    def unless_refused(values: jax.Array) -> jax.Array:
+        return jnp.where(valid, values, jnp.nan)
+
+    d = rows.x.shape[1]
+    b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
+    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, unfinished), Status.REFUSED)
+    w, b, dual, primal, bound = map(unless_refused, (params[:d], b, dual, primal, bound))
+    return Answer(w, b, dual, primal, bound, steps, status.astype(jnp.int32))
+
+
+def _net(alpha: jax.Array) -> jax.Array:
+    """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
+    above, below = jnp.split(alpha, 2)
+    common = jnp.minimum(above, below)
+    return jnp.concatenate([above - common, below - common])
+
+
+def _rounded(config: Config, program: Program, centre: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Parameters that are exact in the caller's dtype, and their primal value.
+
+    Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
+    parameters are tried as well. A free bias is rounded last and takes up what the weights lost.
+    """
+    d = centre.shape[0]
+    rounding = eps(config.dtype)
+    narrower = rounding > eps(z.dtype)
+    stretch = 1 + rounding * jnp.asarray([0.0, 2.0, 8.0, 32.0] if narrower else [0.0], z.dtype)
+    w = (stretch[:, None] * z[None, :d]).astype(config.dtype).astype(z.dtype)
+    candidates, shifted = w, w
+    if config.intercept != "none":
+        b = (stretch * z[d] - w @ centre).astype(config.dtype).astype(z.dtype)
+        candidates = jnp.concatenate([w, b[:, None]], axis=1)
+        shifted = jnp.concatenate([w, (b + w @ centre)[:, None]], axis=1)
+    violations = program.r[None, :] - shifted @ program.at
+    params, value = candidates[0], primal_value(program, shifted[0], violations[0])
+    for point, moved, v in zip(candidates[1:], shifted[1:], violations[1:], strict=True):
+        other = primal_value(program, moved, v)
+        params, value = jnp.where(other < value, point, params), jnp.minimum(other, value)
+    return params, value

@@ -1,0 +1,213 @@
+r"""Primal-dual interior point for `Program`, certified at every step.
+
+With slacks s, xi >= 0 and the dual as a fraction of its bound, alpha_i = c_i f_i, g_i = 1 - f_i, the optimality
+conditions of `min 1/2 z.P z + q.z + sum_i c_i max(0, r_i - a_i.z)` are
+
+    P z + q = A' (c f),    A z + xi - s = r,    f_i s_i = kappa,    g_i xi_i = kappa        with kappa -> 0
+
+(squared hinge: xi_i = f_i / 2, and f has no upper bound). Eliminating f, s and xi from the Newton equations leaves
+the p x p system `(P + A' D A) dz = rhs` with `D_i = c_i / (s_i / f_i + xi_i / g_i)`. Steps are Mehrotra's predictor
+and corrector with Gondzio's centrality correctors. The predicted point, clipped to its box, is already a much better
+certificate than the iterate itself, so that is what is certified.
+
+Ferris and Munson, Interior-point methods for massive support vector machines, 2002; Mehrotra, On the implementation
+of a primal-dual interior point method, 1992; Gondzio, Multiple centrality corrections, 1996; Woodsend and Gondzio,
+Exploiting separability in large-scale linear SVM training, 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+
+from jaxhinge._certificate import Certified, Program, better, certify
+
+# Solves the Newton system for one right-hand side, once D is known.
+NewtonSystem = Callable[[jax.Array], Callable[[jax.Array], jax.Array]]
+
+# Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
+_STEP_FRACTION = 0.995
+_PATIENCE = 6
+
+
+class Interior(NamedTuple):
+    """An interior point: `z` `(p,)`, `scores = z @ at`, and per row the fractions `f`, `g` and the slacks `s`, `xi`.
+
+    A direction has the same fields; all of them move linearly.
+    """
+
+    z: jax.Array
+    scores: jax.Array
+    f: jax.Array
+    g: jax.Array
+    s: jax.Array
+    xi: jax.Array
+
+
+class Progress(NamedTuple):
+    """The state of the loop: the iterate, the best certificate, the steps made and those since it last gained."""
+
+    point: Interior
+    best: Certified
+    steps: jax.Array
+    idle: jax.Array
+
+
+_Fields = TypeVar("_Fields", bound=NamedTuple)
+
+
+class _Targets(NamedTuple):
+    """Right-hand sides of the two complementarity equations."""
+
+    lower: jax.Array
+    upper: jax.Array
+
+
+def central_point(program: Program, z: jax.Array, kappa: jax.Array) -> Interior:
+    """The point with primal `z` whose complementarity products all equal `kappa` and whose primal residual is 0."""
+    scores = z @ program.at
+    v = program.r - scores
+    if program.squared:
+        # xi = f / 2 and s = kappa / f with xi - s = v: a quadratic in f, its positive root without cancellation.
+        root = jnp.sqrt(v * v + 2 * kappa)
+        f = jnp.where(v > 0, v + root, 2 * kappa / (root + jnp.abs(v)))
+        return Interior(z, scores, f, jnp.ones_like(f), kappa / f, f / 2)
+    root = jnp.sqrt(v * v + 4 * kappa * kappa)
+    smaller = (4 * kappa * kappa / (root + jnp.abs(v)) + 2 * kappa) / (root + 2 * kappa) / 2
+    f, g = jnp.where(v > 0, 1 - smaller, smaller), jnp.where(v > 0, smaller, 1 - smaller)
+    return Interior(z, scores, f, g, kappa / f, kappa / g)
+
+
+def run(
+    program: Program,
+    start: Progress,
+    newton_system: NewtonSystem,
+    tol: jax.Array,
+    max_steps: jax.Array,
+    num_correctors: int,
+) -> Progress:
+    """Step until the certificate is within `tol`, stops gaining, or `max_steps` are made."""
+
+    def unfinished(progress: Progress) -> jax.Array:
+        return (progress.steps < max_steps) & (progress.idle < _PATIENCE) & ~progress.best.within(tol)
+
+    return jax.lax.while_loop(unfinished, lambda p: _step(program, p, newton_system, num_correctors), start)
+
+
+def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
+    """Progress at step 0, from the central point above `z`."""
+    point = central_point(program, z, kappa)
+    return Progress(point, certify(program, z, program.c * point.f, point.scores), jnp.int32(0), jnp.int32(0))
+
+
+def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
+    point = progress.point
+    direction_to = _newton(program, point, newton_system)
+    kappa = _complementarity(program, point)
+    predictor = direction_to(_Targets(-point.f * point.s, -point.g * point.xi))
+    predicted = _move(program, point, predictor, jnp.ones_like(kappa))
+    best = better(progress.best, certify(program, predicted.z, program.c * predicted.f, predicted.scores))
+
+    length = _longest_step(program, point, predictor)
+    reached = _complementarity(program, _move(program, point, predictor, length))
+    target = jnp.clip((reached / kappa) ** 3, 1e-8, 1.0) * kappa
+    targets = _Targets(
+        target - point.f * point.s - predictor.f * predictor.s,
+        target - point.g * point.xi + predictor.f * predictor.xi,
+    )
+    direction = direction_to(targets)
+    length = _longest_step(program, point, direction)
+    for _ in range(num_correctors):
+        targets, direction, length = _centre(program, point, direction_to, targets, direction, length, target)
+    moved = _move(program, point, direction, jnp.minimum(1, _STEP_FRACTION * length))
+    # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
+    sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.s))
+    moved = _choose(sound, moved, point)
+    gain = (progress.best.primal - progress.best.dual) - (best.primal - best.dual)
+    gained = gain > 0.01 * (progress.best.primal - progress.best.dual)
+    idle = jnp.where(sound, jnp.where(gained, 0, progress.idle + 1), _PATIENCE)
+    return Progress(moved, best, progress.steps + 1, idle)
+
+
+def newton_weight(program: Program, point: Interior) -> jax.Array:
+    """The diagonal D of the Newton system."""
+    return program.c / (point.s / point.f + (0.5 if program.squared else point.xi / point.g))
+
+
+def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> Callable[[_Targets], Interior]:
+    """The Newton direction at `point` for any right-hand side of the complementarity equations."""
+    _, _, f, g, s, xi = point
+    dual_residual = program.penalty * point.z + program.q - program.at @ (program.c * f)
+    primal_residual = program.r - point.scores - xi + s
+    weight = newton_weight(program, point) / program.c
+    solve = newton_system(program.c * weight)
+
+    def direction_to(targets: _Targets) -> Interior:
+        rhs = primal_residual + targets.lower / f - (0 if program.squared else targets.upper / g)
+        dz = solve(program.at @ (program.c * weight * rhs) - dual_residual)
+        dscores = dz @ program.at
+        df = weight * (rhs - dscores)
+        dxi = df / 2 if program.squared else (targets.upper + xi * df) / g
+        return Interior(dz, dscores, df, -df, (targets.lower - s * df) / f, dxi)
+
+    return direction_to
+
+
+def _centre(
+    program: Program,
+    point: Interior,
+    direction_to: Callable[[_Targets], Interior],
+    targets: _Targets,
+    direction: Interior,
+    length: jax.Array,
+    target: jax.Array,
+) -> tuple[_Targets, Interior, jax.Array]:
+    """One of Gondzio's correctors: aim for a longer step with no complementarity product far from the target."""
+    aim = jnp.minimum(1, length + 0.3)
+    ahead = _move(program, point, direction, aim)
+
+    def correction(product: jax.Array) -> jax.Array:
+        return jnp.maximum(jnp.clip(product, 0.1 * target, 10 * target) - product, -10 * target)
+
+    corrected = _Targets(targets.lower + correction(ahead.f * ahead.s), targets.upper + correction(ahead.g * ahead.xi))
+    new = direction_to(corrected)
+    new_length = _longest_step(program, point, new)
+    pays = new_length >= length + 0.003
+    return (
+        _choose(pays, corrected, targets),
+        _choose(pays, new, direction),
+        jnp.where(pays, new_length, length),
+    )
+
+
+def _move(program: Program, point: Interior, direction: Interior, length: jax.Array) -> Interior:
+    moved = jax.tree.map(lambda value, change: value + length * change, point, direction)
+    return moved._replace(g=jnp.ones_like(moved.g)) if program.squared else moved  # type: ignore[no-any-return]
+
+
+def _complementarity(program: Program, point: Interior) -> jax.Array:
+    """The mean of the complementarity products, rows weighted by `c`."""
+    lower = program.c @ (point.f * point.s)
+    if program.squared:
+        return lower / jnp.sum(program.c)
+    return (lower + program.c @ (point.g * point.xi)) / (2 * jnp.sum(program.c))
+
+
+def _longest_step(program: Program, point: Interior, direction: Interior) -> jax.Array:
+    """The longest step, at most 1, that keeps every fraction and slack from changing sign."""
+
+    def limit(value: jax.Array, change: jax.Array) -> jax.Array:
+        return jnp.min(jnp.where(change < 0, -value / jnp.where(change < 0, change, -1), 1))
+
+    limits = [limit(point.f, direction.f), limit(point.s, direction.s)]
+    if not program.squared:
+        limits += [limit(point.g, direction.g), limit(point.xi, direction.xi)]
+    return jnp.minimum(1, jnp.min(jnp.stack(limits)))
+
+
+def _choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:
+    return cast(_Fields, jax.tree.map(partial(jnp.where, condition), yes, no))
