@@ -139,9 +139,8 @@ def _combined(
         groups += [vertices * _flat(np.zeros(point.w.shape), np.ones(point.b.shape)) for vertices in extra]
         rows += extra_rows
     unit, terms = PRECISIONS[precision], len(pushes.x)
-    # In half precision a running sum stops growing, so the error may be that of the worst case.
-    growth = terms / 2.0 if precision in ("float16", "bfloat16") else 2.0 * np.sqrt(terms)
-    tolerance = unit * (8.0 + growth) * (size * np.abs(scale) + np.abs(shrinkage))
+    # The worst case of a running sum: equal terms are all rounded the same way.
+    tolerance = unit * (8.0 + terms / 2.0) * (size * np.abs(scale) + np.abs(shrinkage))
     tolerance += _SMALLEST[precision] * (1.0 + np.max(np.abs(point.w)))
     order = _order(point, recipe)
     return GradientSet(

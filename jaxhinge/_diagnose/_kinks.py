@@ -27,7 +27,7 @@ def rows_on_kink(point: Point, objective: Objective, precision: str) -> npt.NDAr
     """The rows whose gradient is a choice, to the rounding of the dtype: on the kink, or with tied rivals."""
     z, terms = violations(point, objective)
     nonzero = np.sum(point.x != 0.0, axis=1, keepdims=True)
-    slack = PRECISIONS[precision] * (2.0 + 2.0 * np.sqrt(nonzero)) * terms
+    slack = PRECISIONS[precision] * (2.0 + nonzero) * terms
     if objective.family != "crammer_singer":
         return np.flatnonzero(np.any(np.abs(z) <= slack, axis=1)).astype(np.int64)
     top, slack = np.max(z, axis=1), np.max(slack, axis=1)

@@ -22,7 +22,7 @@ _MOST_TIED_ROWS = 60
 _MOST_SYNTHETIC_ROWS = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """A point and what it is for.
 
@@ -76,22 +76,25 @@ def _solved_kink(rng: np.random.Generator, own: Point, objective: Objective) -> 
 
 
 def synthetic_probes(own: Point, objective: Objective, rows: int | None = None, seed: int = 1) -> Iterator[Probe]:
-    """Made-up rows of the caller's width; `rows` fixes their number where the function needs it fixed."""
+    """Made-up rows of the caller's width; `rows` fixes their number where the function needs it fixed.
+
+    Few different numbers of rows, for JAX compiles anew for each.
+    """
     make = _Maker(own, objective, np.random.default_rng(seed), rows)
-    yield make.smooth("random rows", 7, ("outside", "misclassified", "inside"))
-    yield make.smooth("random rows", 4, ("misclassified", "outside"), bias_scale=2.0)
+    yield make.smooth("random rows", 8, ("outside", "misclassified", "inside"))
+    yield make.smooth("random rows", 5, ("misclassified", "outside"), bias_scale=2.0)
     yield make.smooth("every row beyond the margin", 5, ("outside",), w_scale=4.0)
-    yield make.smooth("every row inside the margin", 6, ("inside",))
-    yield make.smooth("every row misclassified", 3, ("misclassified",))
+    yield make.smooth("every row inside the margin", 5, ("inside",))
+    yield make.smooth("every row misclassified", 5, ("misclassified",))
     yield make.smooth("one row", 1, ("misclassified",))
     yield make.smooth("random rows, the last beyond the margin", 5, ("inside", "misclassified", "outside"))
     yield make.at_zero("params 0, unbalanced labels", 5)
-    yield make.placed("rows on the kink", [0.0] * 5, others=4, role="kink")
-    yield make.placed("every row on the kink", [0.0] * 6, others=0, role="kink")
+    yield make.placed("rows on the kink", [0.0] * 5, others=3, role="kink")
+    yield make.placed("every row on the kink", [0.0] * 5, others=0, role="kink")
     yield make.placed("rows just outside the kink", [-distance for distance in LADDER], others=2, role="near")
     yield make.placed("rows just inside the kink", list(LADDER), others=2, role="near")
     yield make.placed(
-        "rows a rounding error outside the kink", [-distance for distance in HIDDEN], others=0, role="hidden"
+        "rows a rounding error outside the kink", [-distance for distance in HIDDEN], others=2, role="hidden"
     )
     if len(own.x) <= _MOST_SYNTHETIC_ROWS:
         yield make.smooth("random rows, as many as yours", len(own.x), ("outside", "misclassified", "inside"))
@@ -100,8 +103,8 @@ def synthetic_probes(own: Point, objective: Objective, rows: int | None = None, 
 def tie_breakers(own: Point, objective: Objective, rows: int | None, seed: int) -> Iterator[Probe]:
     """More of the same, with other numbers, for causes that still fit equally well."""
     make = _Maker(own, objective, np.random.default_rng(seed), rows)
-    yield make.smooth("random rows", 11, ("inside", "outside", "misclassified"), w_scale=1.5)
-    yield make.smooth("random rows", 6, ("misclassified", "inside", "outside"), bias_scale=3.0)
+    yield make.smooth("random rows", 14, ("inside", "outside", "misclassified"), w_scale=1.5)
+    yield make.smooth("random rows", 8, ("misclassified", "inside", "outside"), bias_scale=3.0)
 
 
 def _params(rng: np.random.Generator, own: Point) -> tuple[Array, Array]:

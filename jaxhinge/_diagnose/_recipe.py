@@ -119,7 +119,7 @@ def score_slack(point_x: Array, unit: float) -> Array:
     At least that of float32: where a mask was computed in float32, the sums may still be exact.
     """
     terms = np.sum(point_x != 0.0, axis=1, keepdims=True)
-    return np.asarray(max(unit, PRECISIONS["float32"]) * (2.0 + 2.0 * np.sqrt(terms)))
+    return np.asarray(max(unit, PRECISIONS["float32"]) * (2.0 + terms))
 
 
 def last_alternatives(pushes: Pushes, recipe: Recipe) -> list[Pushes]:

@@ -20,7 +20,7 @@ from jaxhinge._diagnose._returned import Returned
 Reading = Literal["as_given", "rows_outside", "data_outside"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """A probe point and what the function returned there."""
 
