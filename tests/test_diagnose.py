@@ -36,13 +36,14 @@ def test_held_out_functions_get_the_cause_a_reader_would_name(name, function, ca
     assert (diagnosis.cause, diagnosis.ok, bool(diagnosis)) == (cause, cause == "none", cause == "none")
 
 
-CHEAP = [entry for entry in HELD_OUT if "jax" not in entry[0] and entry[0] not in ("noise", "torch_without_zero_grad")]
+SINGLE = [entry for entry in HELD_OUT if "jax" not in entry[0] and "accumulated" not in entry[2]]
+SINGLE = [entry for entry in SINGLE if entry[2] != "unknown" and "+" not in entry[2]]
 
 
-@pytest.mark.parametrize(("n", "d"), [(1, 2), (9, 3), (300, 40)])
+@pytest.mark.parametrize(("n", "d"), [(1, 2), (9, 1), (300, 40)])
 def test_the_cause_does_not_depend_on_the_callers_data(n, d):
-    named = {name: jh.diagnose(function, *problem(n, d, seed=n), l2=l2).cause for name, function, _, l2 in CHEAP}
-    assert named == {name: cause for name, _, cause, _ in CHEAP}
+    named = {name: jh.diagnose(function, *problem(n, d, seed=n), l2=l2).cause for name, function, _, l2 in SINGLE}
+    assert named == {name: cause for name, _, cause, _ in SINGLE}
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

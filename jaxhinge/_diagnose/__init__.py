@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxhinge._diagnose._diagnosis import Comparison, Diagnosis
+from jaxhinge._diagnose._diagnosis import Diagnosis
 from jaxhinge._diagnose._examine import Examination
 from jaxhinge._diagnose._point import checked_point, objective_of
 from jaxhinge._diagnose._user_loss import difference_gradient, jax_gradient, kink_places, traces
 from jaxhinge.losses import hinge_loss
 
-__all__ = ["Comparison", "Diagnosis", "assert_valid_gradient", "diagnose", "diagnose_loss"]
+__all__ = ["Diagnosis", "assert_valid_gradient", "diagnose", "diagnose_loss"]
 
 
 def diagnose(

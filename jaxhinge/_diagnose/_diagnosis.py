@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from jaxhinge._diagnose._point import Array
+from jaxhinge._diagnose._facts import Facts
+from jaxhinge._diagnose._plot import plot_comparison
+from jaxhinge._diagnose._report import report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was returned at one probe point, beside what is valid there.
-
-    Attributes:
-      where: Which point.
-      names: The coordinates, `w[0]`, ..., `b`.
-      returned: `(p,)`.
-      nearest: `(p,)`, the nearest valid gradient.
-      low, high: `(p,)`, the least and greatest value that each coordinate may have.
-      tolerance: `(p,)`, what rounding explains.
-      size: `(n, d)` of the point, as text.
-    """
-
-    where: str
-    names: tuple[str, ...]
-    returned: Array
-    nearest: Array
-    low: Array
-    high: Array
-    tolerance: Array
-    size: str
-
-    @property
-    def worst(self) -> int:
-        """The coordinate that is farthest from the nearest valid gradient."""
-        return int(np.argmax(np.abs(self.returned - self.nearest)))
-
-
 @dataclass(frozen=True, eq=False)
-class Diagnosis:
+class Diagnosis(Facts):
     """Whether a gradient is right and, if not, why. `str(diagnosis)` is a report to read.
 
     Attributes:
@@ -66,25 +36,10 @@ class Diagnosis:
       num_points: At how many points it was judged.
     """
 
-    ok: bool
-    cause: str
-    findings: tuple[str, ...] = ()
-    mends: tuple[str, ...] = ()
-    kink_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    kink_fractions: Array = field(default_factory=lambda: np.zeros(0))
-    kink_choice: str = ""
-    alternatives: tuple[str, ...] = ()
-    comparison: Comparison | None = None
-    precision: str = "float64"
-    num_calls: int = 0
-    num_points: int = 0
-
     def __bool__(self) -> bool:
         return self.ok
 
     def __str__(self) -> str:
-        from jaxhinge._diagnose._report import report
-
         return report(self)
 
     def plot(self, ax: Any = None) -> Figure:
@@ -100,8 +55,6 @@ class Diagnosis:
           ImportError: matplotlib is not installed.
           ValueError: The function returned nothing that can be drawn.
         """
-        from jaxhinge._diagnose._plot import plot_comparison
-
         if self.comparison is None:
             raise ValueError(f"There is nothing to draw: the function returned no gradient ({self.cause}).")
         return plot_comparison(self, self.comparison, ax)

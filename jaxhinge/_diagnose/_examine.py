@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxhinge._diagnose._causes import advice
-from jaxhinge._diagnose._diagnosis import Comparison, Diagnosis
+from jaxhinge._diagnose._diagnosis import Diagnosis
+from jaxhinge._diagnose._facts import Comparison
 from jaxhinge._diagnose._findings import comparison, differing_rows, kink_note, puzzled, reading_note, trouble_notes
 from jaxhinge._diagnose._gradients import gradient_sets
 from jaxhinge._diagnose._kinks import choice, fractions, narrow_band, rows_on_kink
@@ -34,7 +35,7 @@ class Examination:
         self.grad_fn, self.own, self.objective = grad_fn, own, objective
         self.evidence: list[Evidence] = []
         self.num_calls = 0
-        # Quotients of differences mean nothing within a step of a kink.
+        # Quotients of differences, coordinate by coordinate, need not be a subgradient at a kink.
         self.beside_kinks = beside_kinks
         # The number of rows that the function insists on, where it accepts no other.
         self.fixed_rows: int | None = None
@@ -59,6 +60,7 @@ class Examination:
 
     def _collect(self) -> None:
         own = list(own_probes(self.own, self.objective))
+        own = [probe for probe in own if self._conclusive(probe)] or own
         made = self._synthetic(None)
         # The bar appears only where the whole takes longer than two seconds.
         with tqdm(total=len(own) + len(made), desc="jaxhinge.diagnose", delay=2.0, leave=False) as bar:
@@ -73,7 +75,10 @@ class Examination:
 
     def _synthetic(self, rows: int | None) -> list[Probe]:
         made = synthetic_probes(self.own, self.objective, rows)
-        return [probe for probe in made if self.beside_kinks or probe.role not in ("near", "hidden")]
+        return [probe for probe in made if self._conclusive(probe)]
+
+    def _conclusive(self, probe: Probe) -> bool:
+        return self.beside_kinks or not gradient_sets(probe.point, self.objective, Recipe(), "differences")[0].groups
 
     def _judged(self, probes: Iterable[Probe], bar: Any = None) -> list[Evidence]:
         found = []
@@ -179,8 +184,7 @@ class Examination:
         told = [advice(cause, recipe, self.objective) for cause in causes]
         compared = comparison(self.evidence, self.objective, precision, right=not causes)
         rows = rows_on_kink(self.own, self.objective, precision)
-        own_gradient = self.evidence[0].returned.gradient
-        assert own_gradient is not None
+        first = self.evidence[0]
         taken = choice(self.evidence, self.objective, precision) if not causes else ""
         return Diagnosis(
             ok=not causes,
@@ -194,7 +198,9 @@ class Examination:
             ),
             mends=tuple(one.mend for one in told if one.mend),
             kink_rows=rows,
-            kink_fractions=fractions(self.own, self.objective, own_gradient, precision, rows),
+            kink_fractions=fractions(first, self.objective, precision, rows)
+            if first.probe.point is self.own
+            else np.full(len(rows), np.nan),
             kink_choice=taken,
             alternatives=alternatives,
             comparison=compared,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxhinge._diagnose._binary import binary_pushes
-from jaxhinge._diagnose._diagnosis import Comparison
+from jaxhinge._diagnose._facts import Comparison
 from jaxhinge._diagnose._gradients import GradientSet, gradient_sets
 from jaxhinge._diagnose._kinks import violations
 from jaxhinge._diagnose._point import Objective, Point

@@ -35,13 +35,12 @@ def rows_on_kink(point: Point, objective: Objective, precision: str) -> npt.NDAr
     return np.flatnonzero((np.abs(top) <= slack) | (tied & (top > 0.0))).astype(np.int64)
 
 
-def fractions(
-    point: Point, objective: Objective, gradient: Array, precision: str, rows: npt.NDArray[np.int64]
-) -> Array:
+def fractions(item: Evidence, objective: Objective, precision: str, rows: npt.NDArray[np.int64]) -> Array:
     """For each row the part of its push that the gradient takes, NaN where that is open."""
-    allowed = gradient_sets(point, objective, Recipe(), precision)[0]
+    gradient = item.returned.gradient
+    allowed = gradient_sets(item.probe.point, objective, Recipe(), precision)[0]
     taken = np.full(len(rows), np.nan)
-    if not allowed.groups or not allowed.contains(gradient) or not _determined(allowed):
+    if gradient is None or not allowed.groups or not _determined(allowed) or not allowed.contains(gradient):
         return taken
     shares = allowed.shares(gradient)
     for index, row in enumerate(rows):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxhinge._diagnose._diagnosis import Comparison, Diagnosis
+from jaxhinge._diagnose._facts import Comparison, Facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MOST_COORDINATES = 24
 
 
-def plot_comparison(diagnosis: Diagnosis, shown: Comparison, ax: Any = None) -> Figure:
+def plot_comparison(diagnosis: Facts, shown: Comparison, ax: Any = None) -> Figure:
     """Bars for the valid interval of each coordinate, a mark for what was returned."""
     try:
         from matplotlib import pyplot

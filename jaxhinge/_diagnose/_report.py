@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 
-from jaxhinge._diagnose._diagnosis import Comparison, Diagnosis
+from jaxhinge._diagnose._facts import Comparison, Facts
 
 _WIDTH = 92
 _MOST_COORDINATES = 4
@@ -17,7 +17,7 @@ _TRY_NEXT = (
 )
 
 
-def report(diagnosis: Diagnosis) -> str:
+def report(diagnosis: Facts) -> str:
     """Verdict, cause, numbers, rows, the line to change."""
     parts = [_verdict(diagnosis)]
     parts += [textwrap.fill(finding, _WIDTH) for finding in diagnosis.findings]
@@ -35,7 +35,7 @@ def report(diagnosis: Diagnosis) -> str:
     return "\n\n".join(parts)
 
 
-def _verdict(diagnosis: Diagnosis) -> str:
+def _verdict(diagnosis: Facts) -> str:
     if diagnosis.ok:
         return "RIGHT: a valid gradient at every point tried."
     if diagnosis.cause == "unknown":
@@ -58,7 +58,7 @@ def _table(shown: Comparison) -> str:
     return "\n".join(lines + ([f"    ... and {left} more coordinates, not worse"] if left > 0 else []))
 
 
-def _kink_rows(diagnosis: Diagnosis) -> str:
+def _kink_rows(diagnosis: Facts) -> str:
     def one(row: int, fraction: float) -> str:
         return f"{row}" if np.isnan(fraction) else f"{row} (takes {fraction:.3g})"
 

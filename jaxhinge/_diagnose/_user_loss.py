@@ -56,11 +56,10 @@ def difference_gradient(loss: Callable[..., Any]) -> Callable[..., Differences]:
 
 
 def _scalar(value: Any) -> float:
-    value = value.detach() if hasattr(value, "detach") else value
-    shape = np.shape(value)
-    if np.size(value) != 1:
-        raise WrongShape(f"The loss returned an array of shape {shape}; return one number, e.g. losses.mean().")
-    return float(np.reshape(np.asarray(value), ()))
+    array = np.asarray(value.detach() if hasattr(value, "detach") else value, dtype=np.float64)
+    if array.size != 1:
+        raise WrongShape(f"The loss returned an array of shape {array.shape}; return one number, e.g. losses.mean().")
+    return float(array.reshape(()))
 
 
 def kink_places(loss: Callable[..., Any], own: Point, objective: Objective) -> list[float]:
