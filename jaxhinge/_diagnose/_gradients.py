@@ -45,10 +45,14 @@ class GradientSet:
             high += np.max(vertices, axis=0)
         return low, high
 
+    def bounded(self, gradient: Array) -> bool:
+        """Whether each coordinate by itself has a possible value, to rounding."""
+        low, high = self.bounds()
+        return bool(np.all(gradient >= low - self.tolerance) and np.all(gradient <= high + self.tolerance))
+
     def contains(self, gradient: Array) -> bool:
         """Whether the gradient is in the set, to rounding."""
-        low, high = self.bounds()
-        if np.any(gradient < low - self.tolerance) or np.any(gradient > high + self.tolerance):
+        if not self.bounded(gradient):
             return False
         return not self.groups or self._uniform(gradient) is not None or self.residual(gradient) <= _root(gradient)
 

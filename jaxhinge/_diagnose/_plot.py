@@ -23,7 +23,7 @@ def plot_comparison(diagnosis: Facts, shown: Comparison, ax: Any = None) -> Figu
     off = np.abs(shown.returned - shown.nearest)
     kept = np.sort(np.argsort(-off, kind="stable")[:_MOST_COORDINATES])
     if ax is None:
-        ax = pyplot.subplots(figsize=(max(4.0, 0.5 * len(kept) + 2.0), 3.2), layout="constrained")[1]
+        ax = pyplot.subplots(figsize=(max(4.0, 0.5 * len(kept) + 2.0), 3.6), layout="constrained")[1]
     places = np.arange(len(kept))
     low, high = shown.low[kept], shown.high[kept]
     # An interval without length would be invisible: every bar gets caps.
@@ -38,12 +38,19 @@ def plot_comparison(diagnosis: Facts, shown: Comparison, ax: Any = None) -> Figu
         capthick=2.0,
         label="valid",
     )
-    wrong = off[kept] > shown.tolerance[kept]
-    for chosen, color, label in ((~wrong, "tab:green", "returned, valid"), (wrong, "tab:red", "returned, not valid")):
+    slack = shown.tolerance[kept]
+    outside = (shown.returned[kept] < low - slack) | (shown.returned[kept] > high + slack)
+    whole = bool(np.all(off <= shown.tolerance))
+    states = [
+        (~outside & whole, "tab:green", "returned, valid"),
+        (~outside & (not whole), "tab:orange", "returned, valid alone but not with the others"),
+        (outside, "tab:red", "returned, not valid"),
+    ]
+    for chosen, color, label in states:
         if np.any(chosen):
             ax.plot(places[chosen], shown.returned[kept][chosen], "o", color=color, markersize=5, label=label)
     ax.set_xticks(places, [shown.names[index] for index in kept], rotation=45 if len(kept) > 6 else 0)
     ax.set_ylabel("gradient")
     ax.set_title(f"{diagnosis.cause if not diagnosis.ok else 'valid'}, at {shown.where}", fontsize=10)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(kept) <= 6 else -0.25), ncols=2)
     return cast("Figure", ax.figure)

@@ -106,8 +106,11 @@ class Search:
         gradient = item.returned.gradient
         if gradient is None or not item.returned.finite:
             return True
+        # Differences need not be a subgradient at a kink of the recipe, but each is between its bounds.
+        blurred = precision == "differences"
         return any(
-            one.undefined or one.contains(gradient) for one in gradient_sets(point, self.objective, recipe, precision)
+            one.undefined or (one.bounded(gradient) if blurred else one.contains(gradient))
+            for one in gradient_sets(point, self.objective, recipe, precision)
         )
 
     def _fitting(self, tier: Iterable[Alteration], reading: Reading) -> list[Explanation]:
