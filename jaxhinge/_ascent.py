@@ -116,4 +116,4 @@ def _largest_eigenvalue(program: Program) -> jax.Array:
     first = jnp.cos(jnp.arange(size, dtype=program.at.dtype)) + 1.5
     direction = jax.lax.fori_loop(0, _POWER_STEPS, power, first / jnp.sqrt(first @ first))
     image = (inverse_root * direction) @ program.at
-    return image @ image
+    return jnp.sum(image * image)

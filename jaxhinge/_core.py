@@ -21,6 +21,9 @@ Method = Literal["auto", "interior_point", "ascent"]
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
 _MANY_FEATURES = 1000
 _ASCENT_STEPS = 300
+# Below, one more corrector costs more than the step it saves.
+_NARROW = 128
+_QUICK_FLOOR = 1e-5
 
 
 class Status(IntEnum):
@@ -111,8 +114,10 @@ def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_ste
     program, centre = build(config, rows)
     cold = cold_progress(program)
     progress = jax.tree.map(partial(jnp.where, start.warm), _warm_progress(program, start, centre), cold)
-    best, steps = _minimise(config, program, progress, tol, max_steps)
-    return _finish(config, rows, program, centre, best, steps, tol, max_steps)
+    best, steps, limited = _minimise(config, program, progress, tol, max_steps)
+    return _finish(
+        config, rows, program, centre, best, tol, jnp.where(limited, Status.STEP_LIMIT, Status.STALLED), steps
+    )
 
 
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
@@ -160,27 +165,34 @@ def _warm_progress(program: Program, start: Start, centre: jax.Array) -> Progres
 
 def _minimise(
     config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
-) -> tuple[Certified, jax.Array]:
+) -> tuple[Certified, jax.Array, jax.Array]:
+    """The best certificate, the steps made, and whether it was `max_steps` that ended them."""
     p, n = program.at.shape
-    low = jnp.float32
-    wide = p > n or p > _MANY_FEATURES
-    if config.method == "ascent" or (config.method == "auto" and wide):
-        limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, _ASCENT_STEPS)
-        best, steps = _ascent.ascend(program, progress.best, tol, limit, low)
-        progress = progress._replace(best=best, steps=steps)
-        if config.method == "ascent":
-            return progress.best, progress.steps
-        max_steps = max_steps + steps
-    num_correctors = 1 if p < 128 else 2
-    if p <= n:
-        # The product in float32 costs a fraction; its direction is exact enough until the gap is small.
-        progress = _interior_point.run(
-            program, progress, _newton.by_features(program, low), tol, max_steps, num_correctors
-        )
-        progress = progress._replace(idle=jnp.int32(0))
-    system = _newton.by_rows(program) if p > n else _newton.by_features(program, program.at.dtype)
-    progress = _interior_point.run(program, progress, system, tol, max_steps, num_correctors)
-    return progress.best, progress.steps
+    ascents = jnp.int32(0)
+    if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
+        limit = max_steps if config.method == "ascent" else jnp.int32(_ASCENT_STEPS)
+        best, ascents = _ascent.ascend(program, progress.best, tol, limit, jnp.float32)
+        progress = progress._replace(best=best)
+    if config.method == "ascent":
+        return progress.best, ascents, ascents >= max_steps
+    run = partial(_interior_point.run, program, tol=tol, max_steps=max_steps, num_correctors=1 if p < _NARROW else 2)
+    if p > n:
+        progress = run(progress, _newton.by_rows(program))
+        return progress.best, progress.steps + ascents, progress.steps >= max_steps
+
+    cold = cold_progress(program)
+
+    def stage(number: jax.Array, progress: Progress) -> Progress:
+        # First with products in float32, whose direction is exact enough until the gap is small, then in full. Where
+        # float32 has spoilt the point, once more from the beginning. The stages share one compiled step, and the
+        # counter of a loop stays whole under vmap.
+        quick, again = number == 0, number == 2
+        point, left = jax.tree.map(partial(jnp.where, again), (cold.point, cold.left), (progress.point, progress.left))
+        progress = progress._replace(point=point, left=left, idle=jnp.zeros_like(progress.idle))
+        return run(progress, _newton.by_features(program, quick), floor=jnp.where(quick, _QUICK_FLOOR, 0.0))
+
+    progress = jax.lax.fori_loop(0, 3, stage, progress)
+    return progress.best, progress.steps + ascents, progress.steps >= max_steps
 
 
 def _unit_of_margin(program: Program) -> jax.Array:
@@ -199,9 +211,9 @@ def _finish(
     program: Program,
     centre: jax.Array,
     best: Certified,
-    steps: jax.Array,
     tol: jax.Array,
-    max_steps: jax.Array,
+    otherwise: jax.Array,
+    steps: jax.Array,
 ) -> Answer:
     """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
     params, primal = _rounded(config, program, centre, best.z)
@@ -210,7 +222,6 @@ def _finish(
     alpha = feasible(program, dual)
     bound = dual_value(program, alpha, program.at @ alpha)
     converged = Certified(params, alpha, primal, bound).within(tol)
-    unfinished = jnp.where(steps >= max_steps, Status.STEP_LIMIT, Status.STALLED)
     valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
 
     def unless_refused(values: jax.Array) -> jax.Array:
@@ -218,7 +229,7 @@ def _finish(
 
     d = rows.x.shape[1]
     b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
-    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, unfinished), Status.REFUSED)
+    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
     w, b, dual, primal, bound = map(unless_refused, (params[:d], b, dual, primal, bound))
     return Answer(w, b, dual, primal, bound, steps, status.astype(jnp.int32))
 

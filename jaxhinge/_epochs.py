@@ -107,12 +107,13 @@ def run_epochs(settings: Settings, problem: Problem, carry: Carry, until: ArrayL
     def epoch(carry: Carry) -> Carry:
         deal = batches.deal(problem.key, carry.epoch)
 
-        def batch(index: jax.Array, carry: tuple[TrainState, LinearParams]) -> tuple[TrainState, LinearParams]:
+        def batch(carry: tuple[TrainState, LinearParams], rows: tuple[jax.Array, jax.Array]) -> Any:
             state, mean = carry
-            state, _ = batches.step(step, state, *batches.rows(shuffled, deal, index), options)
-            return state, running_mean(mean, state.params, state.step - 1, average_from)
+            state, _ = batches.step(step, state, *rows, options)
+            return (state, running_mean(mean, state.params, state.step - 1, average_from)), None
 
-        state, mean = jax.lax.fori_loop(0, batches.per_epoch, batch, (carry.state, carry.mean))
+        dealt = jax.vmap(lambda index: batches.rows(shuffled, deal, index))(jnp.arange(batches.per_epoch))
+        (state, mean), _ = jax.lax.scan(batch, (carry.state, carry.mean), dealt)
         params = mean if settings.averaging else state.params
         value = objective(params, batches.x, batches.y, l2=problem.l2, sample_weight=batches.weight)
         value = value.astype(carry.best.dtype)
@@ -122,7 +123,7 @@ def run_epochs(settings: Settings, problem: Problem, carry: Carry, until: ArrayL
         return Carry(state, mean, carry.epoch + 1, jnp.minimum(carry.best, value), stale, history)
 
     def unfinished(carry: Carry) -> jax.Array:
-        return jnp.less(carry.epoch, until) & (carry.stale < problem.patience)
+        return jnp.less(carry.epoch, until) & jnp.less(carry.stale, problem.patience)
 
     last: Carry = jax.lax.while_loop(unfinished, epoch, carry)
     return last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -105,7 +106,7 @@ def fit(
         takes a preconditioned stochastic gradient method that needs no tuning; features need not be
         standardised for it.
       epochs: Passes over the data, at least 1.
-      batch_size: Rows in a batch; None chooses by `n`, from 4 to 512.
+      batch_size: Rows in a batch; None chooses by `n`, from 1 to 512.
       key: `jax.random.key(seed)` for the order of the rows; None is seed 0.
       params: Where to start, e.g. the `params` of another fit. None starts from 0, and for the
         regression losses with the median of `y` as the bias.
@@ -265,8 +266,8 @@ def _run(settings: Settings, problem: Problem, origin: LinearParams, progress: b
 
 def _batch_size(n: int) -> int:
     """A power of two: about 24 steps to an epoch of a small data set, 150 of a large one."""
-    fine, coarse = (2 ** round(np.log2(max(1, n / steps))) for steps in (24, 150))
-    return int(max(np.clip(fine, 4, 64), min(coarse, 512)))
+    fine, coarse = (1 << round(math.log2(max(1, n / steps))) for steps in (24, 150))
+    return max(min(fine, 64), min(coarse, 512))
 
 
 def _average_from(epoch: int, epochs: int) -> int:

@@ -62,11 +62,11 @@ def differentiable(config: Config) -> Callable[[Rows, Start, jax.Array, jax.Arra
 def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     program, centre = build(config, rows)
     progress = cold_progress(program)
-    system = _newton.by_features(program, program.at.dtype)
+    system = _newton.by_features(program, False)
     progress = _interior_point.run(program, progress, system, jnp.asarray(_TIGHT), jnp.int32(_TIGHT_STEPS), 1)
     point = progress.point
     weight = _interior_point.newton_weight(program, point)
-    solve = system(weight)
+    solve = partial(system.solve, system.factor(weight))
     # Columns of the uncentred problem: b = b_centred - centre . w.
     p = len(program.penalty)
     uncentre = jnp.eye(p, dtype=centre.dtype)

@@ -23,11 +23,10 @@ from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxhinge._certificate import Certified, Program, better, certify
-
-# Solves the Newton system for one right-hand side, once D is known.
-NewtonSystem = Callable[[jax.Array], Callable[[jax.Array], jax.Array]]
+from jaxhinge._newton import NewtonSystem
 
 # Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
 _STEP_FRACTION = 0.995
@@ -49,10 +48,14 @@ class Interior(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The state of the loop: the iterate, the best certificate, the steps made and those since it last gained."""
+    """The state of the loop.
+
+    `left` is the gap that complementarity leaves at `point`, `idle` the number of steps since anything was gained.
+    """
 
     point: Interior
     best: Certified
+    left: jax.Array
     steps: jax.Array
     idle: jax.Array
 
@@ -89,11 +92,17 @@ def run(
     tol: jax.Array,
     max_steps: jax.Array,
     num_correctors: int,
+    floor: ArrayLike = 0.0,
 ) -> Progress:
-    """Step until the certificate is within `tol`, stops gaining, or `max_steps` are made."""
+    """Step until the certificate is within `tol`, nothing is gained any more, or `max_steps` are made.
+
+    A system in low precision is left when complementarity, relative to the objective, falls below `floor`: residuals
+    that it cannot remove would otherwise be carried into a corner that no later step gets out of.
+    """
 
     def unfinished(progress: Progress) -> jax.Array:
-        return (progress.steps < max_steps) & (progress.idle < _PATIENCE) & ~progress.best.within(tol)
+        going = (progress.steps < max_steps) & (progress.idle < _PATIENCE) & ~progress.best.within(tol)
+        return going & (progress.left > floor * jnp.abs(progress.best.primal))
 
     return jax.lax.while_loop(unfinished, lambda p: _step(program, p, newton_system, num_correctors), start)
 
@@ -101,7 +110,8 @@ def run(
 def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
     """Progress at step 0, from the central point above `z`."""
     point = central_point(program, z, kappa)
-    return Progress(point, certify(program, z, program.c * point.f, point.scores), jnp.int32(0), jnp.int32(0))
+    best = certify(program, z, program.c * point.f, point.scores)
+    return Progress(point, best, _complementarity_gap(program, point), jnp.int32(0), jnp.int32(0))
 
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
@@ -127,10 +137,13 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
     sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.s))
     moved = _choose(sound, moved, point)
-    gain = (progress.best.primal - progress.best.dual) - (best.primal - best.dual)
-    gained = gain > 0.01 * (progress.best.primal - progress.best.dual)
+    left = _complementarity_gap(program, moved)
+    gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
+    # Early on the certificate may rest while complementarity falls; once it is the smaller part of the gap, it tells
+    # nothing more.
+    gained = (gap < 0.99 * old_gap) | ((left < 0.9 * progress.left) & (left > 0.01 * gap))
     idle = jnp.where(sound, jnp.where(gained, 0, progress.idle + 1), _PATIENCE)
-    return Progress(moved, best, progress.steps + 1, idle)
+    return Progress(moved, best, left, progress.steps + 1, idle)
 
 
 def newton_weight(program: Program, point: Interior) -> jax.Array:
@@ -144,11 +157,11 @@ def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> C
     dual_residual = program.penalty * point.z + program.q - program.at @ (program.c * f)
     primal_residual = program.r - point.scores - xi + s
     weight = newton_weight(program, point) / program.c
-    solve = newton_system(program.c * weight)
+    factored = newton_system.factor(program.c * weight)
 
     def direction_to(targets: _Targets) -> Interior:
         rhs = primal_residual + targets.lower / f - (0 if program.squared else targets.upper / g)
-        dz = solve(program.at @ (program.c * weight * rhs) - dual_residual)
+        dz = newton_system.solve(factored, program.at @ (program.c * weight * rhs) - dual_residual)
         dscores = dz @ program.at
         df = weight * (rhs - dscores)
         dxi = df / 2 if program.squared else (targets.upper + xi * df) / g
@@ -189,12 +202,15 @@ def _move(program: Program, point: Interior, direction: Interior, length: jax.Ar
     return moved._replace(g=jnp.ones_like(moved.g)) if program.squared else moved  # type: ignore[no-any-return]
 
 
-def _complementarity(program: Program, point: Interior) -> jax.Array:
-    """The mean of the complementarity products, rows weighted by `c`."""
+def _complementarity_gap(program: Program, point: Interior) -> jax.Array:
+    """The gap at a point without residuals: the complementarity products summed, rows weighted by `c`."""
     lower = program.c @ (point.f * point.s)
-    if program.squared:
-        return lower / jnp.sum(program.c)
-    return (lower + program.c @ (point.g * point.xi)) / (2 * jnp.sum(program.c))
+    return lower if program.squared else lower + program.c @ (point.g * point.xi)
+
+
+def _complementarity(program: Program, point: Interior) -> jax.Array:
+    """The weighted mean of the complementarity products."""
+    return _complementarity_gap(program, point) / ((1 if program.squared else 2) * jnp.sum(program.c))
 
 
 def _longest_step(program: Program, point: Interior, direction: Interior) -> jax.Array:

@@ -3,10 +3,11 @@ r"""The linear system of an interior-point step, `(P + A' D A) dz = rhs`, by its
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from jaxhinge._certificate import Program
 from jaxhinge._precision import eps
@@ -18,28 +19,47 @@ _BLOCK_ROWS = 512
 _NARROW = 128
 
 
-def by_features(program: Program, dtype: DTypeLike) -> Callable[[jax.Array], Callable[[jax.Array], jax.Array]]:
-    """Factor the p x p system, its matrix product in `dtype`; the diagonal is scaled to 1 first."""
-    at = program.at.astype(dtype)
+class NewtonSystem(NamedTuple):
+    """How to factor `P + A' D A` for a given D, and how to solve with the factor for one right-hand side."""
+
+    factor: Callable[[jax.Array], Any]
+    solve: Callable[[Any, jax.Array], jax.Array]
+
+
+def by_features(program: Program, quick: jax.Array | bool) -> NewtonSystem:
+    """The p x p system itself; with `quick`, which may be traced, its matrix product is made in float32."""
+    low = _blocked(program.at.astype(jnp.float32))
+    full = _blocked(program.at)
+
+    def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factored: tuple[jax.Array, jax.Array] = jax.lax.cond(
+            quick, partial(_unit_factor, program, low), partial(_unit_factor, program, full), weight
+        )
+        return factored
+
+    def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
+        root, scale = factored
+        return scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs)
+
+    return NewtonSystem(factor, solve)
+
+
+def _blocked(at: jax.Array) -> jax.Array:
+    """`at` whole, or as `(blocks, p, n / blocks)` where that is faster."""
     p, n = at.shape
     blocks = n // _BLOCK_ROWS if p < _NARROW and p * n > _BLOCK_THRESHOLD and n % _BLOCK_ROWS == 0 else 1
-    rows = at.reshape(p, blocks, -1).swapaxes(0, 1) if blocks > 1 else at
-    # What rounding adds to a unit diagonal; without it a product of duplicate columns has no Cholesky factor.
-    jitter = 4 * eps(dtype)
+    return at.reshape(p, blocks, -1).swapaxes(0, 1) if blocks > 1 else at
 
-    def factor(weight: jax.Array) -> Callable[[jax.Array], jax.Array]:
-        hessian = _weighted_product(rows, weight.astype(dtype)).astype(weight.dtype) + jnp.diag(program.penalty)
-        scale = jax.lax.rsqrt(jnp.diag(hessian))
-        unit = hessian * scale[:, None] * scale[None, :] + jitter * jnp.eye(p, dtype=hessian.dtype)
-        root = jnp.linalg.cholesky(unit.astype(dtype))
 
-        def solve(rhs: jax.Array) -> jax.Array:
-            scaled = (scale * rhs).astype(dtype)
-            return scale * jax.scipy.linalg.cho_solve((root, True), scaled).astype(rhs.dtype)
-
-        return solve
-
-    return factor
+def _unit_factor(program: Program, rows: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The Cholesky factor of the system scaled to a unit diagonal, and that scale."""
+    dtype = rows.dtype
+    hessian = _weighted_product(rows, weight.astype(dtype)).astype(weight.dtype) + jnp.diag(program.penalty)
+    scale = jax.lax.rsqrt(jnp.diag(hessian))
+    # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
+    jitter = 4 * eps(dtype) * jnp.eye(len(scale), dtype=weight.dtype)
+    unit = hessian * scale[:, None] * scale[None, :] + jitter
+    return jnp.linalg.cholesky(unit.astype(dtype)).astype(weight.dtype), scale
 
 
 def _weighted_product(rows: jax.Array, weight: jax.Array) -> jax.Array:
@@ -50,8 +70,8 @@ def _weighted_product(rows: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.einsum("bpi,bqi->bpq", rows * weight.reshape(blocks, 1, -1), rows), axis=0)
 
 
-def by_rows(program: Program) -> Callable[[jax.Array], Callable[[jax.Array], jax.Array]]:
-    """Factor an n x n system instead (Woodbury), for more features than rows.
+def by_rows(program: Program) -> NewtonSystem:
+    """An n x n system instead (Woodbury), for more features than rows.
 
     With `t = D A dz` and K = A_w P_w^-1 A_w', the penalised coordinates are eliminated, which leaves
     `(1 + D^(1/2) K D^(1/2)) D^(-1/2) t = D^(1/2) (A_w P_w^-1 rhs_w + a_b db)` and one equation for a free bias.
@@ -59,26 +79,25 @@ def by_rows(program: Program) -> Callable[[jax.Array], Callable[[jax.Array], jax
     penalised = program.at[:-1] if program.free_bias else program.at
     penalty = program.penalty[: len(penalised)]
     kernel = penalised.T @ (penalised / penalty[:, None])
-    n = kernel.shape[0]
 
-    def factor(weight: jax.Array) -> Callable[[jax.Array], jax.Array]:
-        root_weight = jnp.sqrt(weight)
-        unit = jnp.eye(n, dtype=kernel.dtype) + kernel * root_weight[:, None] * root_weight[None, :]
-        root = jnp.linalg.cholesky(unit)
+    def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scale = jnp.sqrt(weight)
+        unit = jnp.eye(len(scale), dtype=kernel.dtype) + kernel * scale[:, None] * scale[None, :]
+        return jnp.linalg.cholesky(unit), scale
 
-        def rows_solve(rhs: jax.Array) -> jax.Array:
-            return root_weight * jax.scipy.linalg.cho_solve((root, True), root_weight * rhs)
+    def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
+        root, scale = factored
 
-        def solve(rhs: jax.Array) -> jax.Array:
-            head = rhs[: len(penalised)]
-            t = rows_solve((head / penalty) @ penalised)
-            if not program.free_bias:
-                return (head - penalised @ t) / penalty
-            side = program.at[-1]
-            response = rows_solve(side)
-            db = (rhs[-1] - side @ t) / (side @ response)
-            return jnp.append((head - penalised @ (t + db * response)) / penalty, db)
+        def rows_solve(value: jax.Array) -> jax.Array:
+            return scale * jax.scipy.linalg.cho_solve((root, True), scale * value)
 
-        return solve
+        head = rhs[: len(penalised)]
+        t = rows_solve((head / penalty) @ penalised)
+        if not program.free_bias:
+            return (head - penalised @ t) / penalty
+        side = program.at[-1]
+        response = rows_solve(side)
+        db = (rhs[-1] - side @ t) / (side @ response)
+        return jnp.append((head - penalised @ (t + db * response)) / penalty, db)
 
-    return factor
+    return NewtonSystem(factor, solve)

@@ -59,10 +59,10 @@ def feature_scale(x: jax.Array, weight: jax.Array | None) -> FeatureScale:
     share = weight / jnp.sum(weight)
     mean = share @ x
     variance = share @ (x - mean[None]) ** 2
-    # Rounding leaves a constant feature a spread of about eps times its size; dividing by that
+    # Rounding leaves a constant feature a spread of some eps times its size; dividing by that
     # would make noise of it.
     eps = float(np.finfo(np.dtype(x.dtype)).eps)
-    constant = variance <= (4 * eps * jnp.abs(mean)) ** 2
+    constant = variance <= (64 * eps * jnp.abs(mean)) ** 2
     return FeatureScale(mean, jnp.sqrt(jnp.where(constant, 1, variance)))
 
 
@@ -90,7 +90,7 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
         gradient = _to_standard(grads, scale)
         steps = state.steps + 1
         # An average over the last third of the steps so far, whatever their number.
-        square = gradient @ gradient.T if full else gradient**2
+        square = _outer(gradient) if full else gradient**2
         moment = state.moment + 3 / (steps + 2) * (square - state.moment)
         direction = state.root @ gradient if full else state.root * gradient
         # The metric lags behind: one row unlike those it has seen must not throw the run away.
@@ -104,6 +104,11 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
 
     transformation: Optimizer = optax.GradientTransformation(init, update)
     return transformation
+
+
+def _outer(gradient: jax.Array) -> jax.Array:
+    # With one column XLA fuses the product into the average, where a matrix product would be a call.
+    return gradient * gradient.T if gradient.shape[1] == 1 else gradient @ gradient.T
 
 
 def _is_root_step(steps: jax.Array, num_steps: jax.Array) -> jax.Array:
@@ -121,7 +126,7 @@ def _inverse_root(moment: jax.Array, steps: jax.Array, num_rows: int) -> jax.Arr
     moment = moment + (floor * jnp.trace(moment) / num_rows + 1e-30) * identity
     # Newton-Schulz (Higham, Functions of Matrices, 2008, eq. 6.35). LAPACK's eigh takes as long by
     # itself, but its threads and XLA's fight for the cores: 10 times as long inside this loop.
-    size = jnp.linalg.norm(moment)
+    size = jnp.trace(moment)  # not the norm, whose squares would underflow where gradients vanish
 
     def refine(_: int, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         root, inverse = pair
