@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import jaxhinge as jh
+from jaxhinge._diagnose._kinks import violations
+from jaxhinge._diagnose._point import checked_point, objective_of
+from jaxhinge._diagnose._probes import LADDER, synthetic_probes
 
 L2 = 0.05
 WESTON_WATKINS, CRAMMER_SINGER = jh.losses.weston_watkins_loss, jh.losses.multiclass_hinge_loss
@@ -163,6 +166,24 @@ def test_low_precision_is_not_a_mistake(dtype):
     for seed in range(3):
         diagnosis = jh.diagnose(grad_fn, *problem(30, 5, 4, seed), l2=L2, loss_fn=WESTON_WATKINS)
         assert diagnosis.cause == "none", str(diagnosis)
+
+
+@pytest.mark.parametrize("loss_fn", [jh.losses.hinge_loss, WESTON_WATKINS, CRAMMER_SINGER])
+@pytest.mark.parametrize(("d", "k"), [(1, 2), (2, 2), (1, 3), (2, 7), (1, 10), (30, 10), (100, 2)])
+def test_probe_points_put_rows_on_the_kink_and_beside_it(loss_fn, d, k):
+    params, x, y = problem(5, d, k)
+    if loss_fn is jh.losses.hinge_loss:
+        params, y = (params[0][:, 0], params[1][0]), np.sign(y - 0.5)
+    objective = objective_of(loss_fn, L2)
+    wanted = {"rows on the kink": 5, "every row on the kink": 5}
+    wanted |= {f"rows just {side} the kink": len(LADDER) for side in ("outside", "inside")}
+    for probe in synthetic_probes(checked_point(params, x, y, objective), objective):
+        if probe.name in wanted:
+            z = np.max(violations(probe.point, objective)[0], axis=1)
+            sign = {"out": -1.0, "ins": 1.0}.get(probe.name[10:13], 0.0)
+            targets = sign * np.array(LADDER) if sign else np.zeros(5)
+            found = sum(np.any(np.abs(z - target) <= 1e-12) for target in targets)
+            assert found >= 0.7 * wanted[probe.name], (probe.name, z)
 
 
 def test_ties_among_classes_are_a_choice():

@@ -160,7 +160,7 @@ class _Maker:
         less, whatever the order of the sums.
         """
         d = len(self.own.w)
-        w = self.rng.choice([-1.0, -0.5, 0.5, 1.0], size=self.own.w.shape)
+        w = self._short_weights()
         b = np.asarray(self.rng.choice([-0.5, 0.5], size=self.own.b.shape))
         total = self.rows or len(targets) + others
         wanted = [*targets[:total], *[None] * max(0, total - len(targets))]
@@ -171,6 +171,18 @@ class _Maker:
             labels.append(y)
         order = self.rng.permutation(total)
         return self._probe(name, w, b, np.array(rows)[order], np.array(labels)[order], role=role)
+
+    def _short_weights(self) -> Array:
+        """Weights whose slopes towards the kink are powers of two, and not all of them 0."""
+        if self.own.w.ndim == 1:
+            return self.rng.choice([-1.0, -0.5, 0.5, 1.0], size=self.own.w.shape)
+        w = self.rng.choice([-0.5, 0.5, 1.5], size=self.own.w.shape)
+        if len(w) == 1:
+            # On one feature, classes of equal weight would tie everywhere.
+            w[0] = self.rng.permutation(self.own.num_classes) - self.own.num_classes // 2
+        else:
+            w[0, :2] = [-0.5, 0.5]
+        return w
 
     def _placed_row(self, w: Array, b: Array, d: int, target: float | None) -> tuple[Array, float]:
         for _ in range(200):
