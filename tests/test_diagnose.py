@@ -2,6 +2,8 @@
 
 import functools
 import re
+import runpy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -338,3 +340,75 @@ def test_the_plot_draws_every_coordinate_and_says_when_there_is_nothing_to_draw(
     pyplot.close(axes.figure)
     with pytest.raises(ValueError, match="nothing to draw"):
         jh.diagnose(lambda *_: None, *problem(12, 3), l2=L2).plot()
+
+
+def test_causes_that_nothing_tells_apart_are_reported_together():
+    params, x, _ = problem(20, 3)
+    y = np.ones(20)
+    # With one label only, and other data out of reach, all pairs are as many times every row.
+    diagnosis = jh.diagnose(lambda w, b, *_: gradient(divisor=lambda x: 1)(w, b, x, y), params, x, y, l2=L2)
+    assert diagnosis.cause == "unknown"
+    assert diagnosis.alternatives == ("broadcast_n_by_n", "not_averaged")
+    assert "fit equally well" in str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("signs", "cause"), [((-1, -1), "sign_flipped"), ((-1, 1), "weights_sign_flipped"), ((1, -1), "bias_sign_flipped")]
+)
+def test_signs(signs, cause):
+    def grad_fn(w, b, x, y):
+        dw, db = gradient(l2=0.0)(w, b, x, y)
+        return signs[0] * dw + L2 * w, signs[1] * db
+
+    assert jh.diagnose(grad_fn, *problem(12, 3), l2=L2).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("shrinkage", "cause"),
+    [
+        (lambda w, n: -L2 * w, "regularizer_sign_flipped"),
+        (lambda w, n: L2 * np.sign(w), "regularizer_l1"),
+        (lambda w, n: L2 * w * n, "regularizer_times_n"),
+        (lambda w, n: 0.37 * w, "regularizer_unexpected"),
+    ],
+)
+def test_other_regularisers(shrinkage, cause):
+    def grad_fn(w, b, x, y):
+        dw, db = gradient(l2=0.0)(w, b, x, y)
+        return dw + shrinkage(w, len(x)), db
+
+    diagnosis = jh.diagnose(grad_fn, *problem(12, 3), l2=L2)
+    assert diagnosis.cause == cause
+    assert cause != "regularizer_unexpected" or "0.37 * w" in str(diagnosis)
+
+
+def test_the_other_sign_of_the_bias():
+    def grad_fn(w, b, x, y):
+        push = -y * (y * (x @ w - b) < 1) / len(x)
+        return x.T @ push + L2 * w, -push.sum()
+
+    assert jh.diagnose(grad_fn, *problem(12, 3), l2=L2).cause == "bias_subtracted"
+
+
+def test_the_worked_example_names_every_mistake():
+    path = Path(__file__).parents[1] / "experiments" / "diagnose_gradients.py"
+    example = runpy.run_path(str(path))
+    params, x, y = example["problem"]()
+    functions = dict(example["functions"]())
+    found = {name: jh.diagnose(grad_fn, params, x, y, l2=example["L2"]).cause for name, grad_fn in functions.items()}
+    found.pop("torch.relu", None)
+    assert found == {
+        "margin <= 1": "none",
+        "margin <= 1 + 1e-7": "none",
+        "margin <= 1 + 0.1": "kink_tolerance_too_wide",
+        "sum instead of mean": "not_averaged",
+        "mean over the violators": "averaged_over_active",
+        "no regulariser": "regularizer_missing",
+        "regulariser 2 * l2 * w": "regularizer_doubled",
+        "everything divided by n": "regularizer_averaged",
+        "bias regularised": "bias_regularized",
+        "label forgotten": "label_missing",
+        "margin < 0": "threshold_at_zero",
+        "labels as a column": "broadcast_n_by_n",
+        "dw = in the loop": "last_example_only",
+    }

@@ -83,6 +83,7 @@ def _bias() -> _Found:
     yield "bias_not_averaged", {"bias": "summed"}
     yield "weights_not_averaged", {"bias": "averaged_alone"}
     yield "bias_sign_flipped", {"bias": "flipped"}
+    yield "weights_sign_flipped", {"data_sign": -1.0, "bias": "flipped"}
     yield "bias_missing_from_margin", {"margin_bias": 0.0}
     # Some books write the score as w . x - b.
     yield "bias_subtracted", {"margin_bias": -1.0}

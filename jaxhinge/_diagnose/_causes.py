@@ -68,6 +68,9 @@ _COMMON = {
         "The weights' gradient is the sum over the rows, while that of the bias is the mean.", "dw_data /= n"
     ),
     "bias_sign_flipped": Advice("The gradient of the bias has the wrong sign.", "db = -db"),
+    "weights_sign_flipped": Advice(
+        "The data term of the weights' gradient has the wrong sign; that of the bias is right.", "dw_data = -dw_data"
+    ),
     "bias_missing_from_margin": Advice(
         "The margin is computed without the bias: y * (x @ w).", "margin = y * (X @ w + b)"
     ),

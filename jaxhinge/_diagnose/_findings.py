@@ -174,6 +174,8 @@ def _scaled(smooth: list[Evidence], objective: Objective) -> list[str]:
         if np.max(np.abs(gradient - ratio * right)) > 1e-6 * np.max(np.abs(right)):
             return []
         ratios.append(ratio)
-    if len(ratios) < 2 or np.ptp(ratios) > 1e-6 * max(1e-300, abs(ratios[0])) or abs(ratios[0]) < 1e-9:
+    if len(ratios) < 2 or np.ptp(ratios) > 1e-6 * abs(ratios[0]):
+        return []
+    if min(abs(ratios[0]), abs(ratios[0] - 1.0)) < 1e-5:
         return []
     return [f"It is {ratios[0]:.6g} times a valid gradient, at every point away from the kink."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,7 @@ class GradientSet:
         """Whether the gradient is in the set, to rounding."""
         if not self.bounded(gradient):
             return False
-        return not self.groups or self._uniform(gradient) is not None or self.residual(gradient) <= _root(gradient)
+        return not self.groups or self._alike(gradient) is not None or self.residual(gradient) <= _root(gradient)
 
     def residual(self, gradient: Array) -> float:
         """The largest distance of a coordinate from the nearest gradient of the set, in units of rounding."""
@@ -65,18 +66,19 @@ class GradientSet:
         return np.asarray(gradient - self._nearest(gradient)[0])
 
     def shares(self, gradient: Array) -> list[Array]:
-        """The weights of the vertices of each group that come nearest; equal ones where those do."""
-        uniform = self._uniform(gradient)
-        if uniform is None:
-            return self._nearest(gradient)[1]
-        return [_equal_shares(vertices, uniform) for vertices in self.groups]
+        """The weights of the vertices of each group that come nearest; alike in all groups where those do."""
+        alike = self._alike(gradient)
+        return self._nearest(gradient)[1] if alike is None else alike
 
-    def _uniform(self, gradient: Array) -> float | None:
-        """The fraction, 0, 1 or 1/2, that explains the gradient when taken at every kink."""
-        for share in (0.0, 1.0, 0.5):
-            moved = [_equal_shares(vertices, share) @ vertices for vertices in self.groups]
-            if np.all(np.abs(gradient - self.fixed - np.sum(moved, axis=0)) <= self.tolerance):
-                return share
+    def _alike(self, gradient: Array) -> list[Array] | None:
+        """The weights, where one rule for all groups explains the gradient: a few lines of code have one rule."""
+        plain = all(len(vertices) == 2 and not np.any(vertices[0]) for vertices in self.groups)
+        for push in (0.0, 1.0, 0.5):
+            for tie in (_shared,) if plain else (_shared, _first, _last):
+                shares = [_ruled(vertices, push, tie) for vertices in self.groups]
+                moved = sum(share @ vertices for share, vertices in zip(shares, self.groups, strict=True))
+                if np.all(np.abs(gradient - self.fixed - moved) <= self.tolerance):
+                    return shares
         return None
 
     def _nearest(self, gradient: Array) -> tuple[Array, list[Array]]:
@@ -89,11 +91,23 @@ class GradientSet:
         return nearest * scale, shares
 
 
-def _equal_shares(vertices: Array, share: float) -> Array:
-    """`share` spread over the vertices that push; where none is without a push, all of it is."""
+def _ruled(vertices: Array, push: float, tie: Callable[[int], Array]) -> Array:
+    """`push` given to the vertices that push, by the rule for ties; all of it where none is without a push."""
     if np.any(vertices[0]):
-        return np.full(len(vertices), 1.0 / len(vertices))
-    return np.array([1.0 - share, *[share / (len(vertices) - 1)] * (len(vertices) - 1)])
+        return tie(len(vertices))
+    return np.concatenate([[1.0 - push], push * tie(len(vertices) - 1)])
+
+
+def _shared(count: int) -> Array:
+    return np.full(count, 1.0 / count)
+
+
+def _first(count: int) -> Array:
+    return np.asarray(np.eye(count)[0])
+
+
+def _last(count: int) -> Array:
+    return np.asarray(np.eye(count)[-1])
 
 
 def _root(gradient: Array) -> float:
