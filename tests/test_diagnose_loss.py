@@ -135,3 +135,9 @@ def test_the_nearest_point_is_exact_where_the_target_is_inside():
     nearest, found = nearest_point(base, groups, enough=0.0)
     np.testing.assert_allclose(nearest, 0.0, atol=1e-12)
     np.testing.assert_allclose([share[1] for share in found], shares, atol=1e-10)
+
+
+def test_the_nearest_point_stops_once_the_sum_is_proven_far():
+    groups = [np.stack([np.zeros(3), np.eye(3)[axis]]) for axis in range(3)]
+    nearest, _ = nearest_point(np.full(3, 5.0), groups, enough=1e-9, far=1.0)
+    assert np.linalg.norm(nearest) >= np.sqrt(75.0)

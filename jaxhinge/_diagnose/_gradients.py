@@ -58,12 +58,13 @@ class GradientSet:
         return not self.groups or self._alike(gradient) is not None or self.residual(gradient) <= _root(gradient)
 
     def residual(self, gradient: Array) -> float:
-        """The largest distance of a coordinate from the nearest gradient of the set, in units of rounding."""
-        return float(np.max(np.abs(self._nearest(gradient)[0] / self.tolerance)))
+        """The largest distance of a coordinate from the set, in units of rounding; not to the last digit where far."""
+        far = 2.0 * np.sqrt(gradient.size) * _root(gradient)
+        return float(np.max(np.abs(self._nearest(gradient, far=far)[0] / self.tolerance)))
 
     def nearest(self, gradient: Array) -> Array:
         """The nearest gradient of the set."""
-        return np.asarray(gradient - self._nearest(gradient)[0])
+        return np.asarray(gradient - self._nearest(gradient, gap=1e-6)[0])
 
     def shares(self, gradient: Array) -> list[Array]:
         """The weights of the vertices of each group that come nearest; alike in all groups where those do."""
@@ -81,13 +82,13 @@ class GradientSet:
                     return shares
         return None
 
-    def _nearest(self, gradient: Array) -> tuple[Array, list[Array]]:
+    def _nearest(self, gradient: Array, far: float = np.inf, gap: float = 1e-13) -> tuple[Array, list[Array]]:
         if not self.groups:
             return gradient - self.fixed, []
         # A coordinate of zeros has no rounding; the floor keeps the quotients finite.
         scale = np.maximum(self.tolerance, 1e-9 * np.max(self.tolerance))
         groups = [-vertices / scale for vertices in self.groups]
-        nearest, shares = nearest_point((gradient - self.fixed) / scale, groups, enough=1.0)
+        nearest, shares = nearest_point((gradient - self.fixed) / scale, groups, enough=1.0, far=far, gap=gap)
         return nearest * scale, shares
 
 

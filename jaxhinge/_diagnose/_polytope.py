@@ -20,13 +20,17 @@ from jaxhinge._diagnose._point import Array
 _MAX_STEPS = 500
 
 
-def nearest_point(base: Array, groups: list[Array], enough: float) -> tuple[Array, list[Array]]:
+def nearest_point(
+    base: Array, groups: list[Array], enough: float, *, far: float = np.inf, gap: float = 1e-13
+) -> tuple[Array, list[Array]]:
     """The smallest `base + sum_g p_g` and, for each group, the weights of its vertices.
 
     Args:
       base: `(p,)`.
       groups: Vertices `(v_g, p)` of each group.
       enough: Stop when no coordinate is beyond this.
+      far: Stop when the smallest norm is proven to be beyond this.
+      gap: Stop when the squared norm is proven to be within this part of the smallest.
     """
     every = np.arange(len(groups))
     vertices, absent = _stacked(groups)
@@ -39,7 +43,10 @@ def nearest_point(base: Array, groups: list[Array], enough: float) -> tuple[Arra
             break
         pick = np.argmin(np.where(absent, np.inf, vertices @ nearest), axis=1)
         corner = base + vertices[every, pick].sum(axis=0)
-        no_descent = nearest @ (nearest - corner) <= 1e-13 * (nearest @ nearest)
+        # The whole sum is beyond the plane through its farthest corner, so this bounds the norm from below.
+        if nearest @ corner > far * np.linalg.norm(nearest):
+            break
+        no_descent = nearest @ (nearest - corner) <= gap * (nearest @ nearest)
         if no_descent or any(np.array_equal(pick, known) for known in picks):
             break
         picks, corners, weights = _descend([*picks, pick], [*corners, corner], np.append(weights, 0.0))
