@@ -1,10 +1,14 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
 from jaxhinge import losses
+from jaxhinge._core import Status
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
 from jaxhinge._fit import FitResult, fit
+from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._solve import Solution, solve
+from jaxhinge._solve_variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
 from jaxhinge._train import make_train_step, train
 
 __version__ = "0.1.0"
@@ -13,10 +17,13 @@ __all__ = [
     "Diagnosis",
     "FitResult",
     "LinearParams",
+    "Solution",
+    "Status",
     "assert_valid_gradient",
     "decision_function",
     "diagnose",
     "diagnose_loss",
+    "duality_gap",
     "fit",
     "hinge",
     "init_params",
@@ -25,5 +32,10 @@ __all__ = [
     "make_train_step",
     "positive_part",
     "predict",
+    "solve",
+    "solve_one_class",
+    "solve_quantile",
+    "solve_ranking",
+    "solve_regression",
     "train",
 ]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxhinge._certificate import Certified, Program, better, certify
+from jaxhinge._certificate import Certified, Program, better, certify, within
 from jaxhinge._precision import tiny
 
 _STEPS_PER_CERTIFICATE = 10
@@ -46,7 +46,7 @@ def ascend(
 
     def unfinished(state: tuple[_Momentum, Certified, jax.Array]) -> jax.Array:
         _, found, steps = state
-        return (steps < max_steps) & ~found.within(tol)
+        return (steps < max_steps) & ~within(program, found, tol)
 
     def block(state: tuple[_Momentum, Certified, jax.Array]) -> tuple[_Momentum, Certified, jax.Array]:
         momentum, found, steps = state

@@ -188,12 +188,17 @@ def host_real(name: str, value: Any) -> np.ndarray[Any, Any]:
 
 def check_features(name: str, array: np.ndarray[Any, Any]) -> None:
     """Features are `(n, d)` with at least one row and one column, and finite."""
+    check_feature_shape(name, array)
+    check_finite(name, array)
+
+
+def check_feature_shape(name: str, array: Any) -> None:
+    """Features are `(n, d)` with at least one row and one column."""
     if array.ndim != 2:
         advice = " For one feature, use x[:, None]." if array.ndim == 1 else " Flatten each row: x.reshape(len(x), -1)."
         raise ValueError(f"{name} must have shape (n, d), a row per example; got {array.shape}.{advice}")
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: shape {array.shape}; at least one row and one column are needed.")
-    check_finite(name, array)
 
 
 def check_finite(name: str, array: np.ndarray[Any, Any]) -> None:

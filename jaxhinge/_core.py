@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxhinge import _ascent, _interior_point, _newton
-from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value
+from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value, within
 from jaxhinge._interior_point import Progress
 from jaxhinge._precision import eps, tiny
 
@@ -58,7 +58,7 @@ _ADVICE = {
 class Config:
     """What is fixed when a solve is compiled.
 
-    `paired` says that the second half of the rows mirrors the first, as the two sides of a residual do. `dtype` is
+    `paired` says that every second row mirrors the one before, as the two sides of a residual do. `dtype` is
     the caller's.
     """
 
@@ -105,6 +105,7 @@ class Answer(NamedTuple):
     dual: Leaf
     primal_value: Leaf
     dual_value: Leaf
+    gap: Leaf
     steps: Leaf
     status: Leaf
 
@@ -113,11 +114,30 @@ def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_ste
     """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
     program, centre = build(config, rows)
     cold = cold_progress(program)
-    progress = jax.tree.map(partial(jnp.where, start.warm), _warm_progress(program, start, centre), cold)
+    # A start that is not finite, from a solve that was refused, is no start.
+    warm = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
+    progress = jax.tree.map(partial(jnp.where, warm), _warm_progress(program, start, centre), cold)
     best, steps, limited = _minimise(config, program, progress, tol, max_steps)
     return _finish(
         config, rows, program, centre, best, tol, jnp.where(limited, Status.STEP_LIMIT, Status.STALLED), steps
     )
+
+
+def gap_of_rows(
+    config: Config, improve: bool, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array
+) -> jax.Array:
+    """The objective at the start minus a dual value: of its dual as it is, or improved by the solver's steps."""
+    program, centre = build(config, rows)
+    b = jnp.zeros_like(start.b) if config.intercept == "none" else start.b + start.w @ centre
+    z = jnp.append(start.w, b)[: len(program.penalty)]
+    violations = program.r - z @ program.at
+    if config.intercept == "none":
+        violations = violations - jnp.where(rows.c > 0, rows.sign, 0) * start.b
+    primal = primal_value(program, z, violations)
+    best = certify(program, z, start.dual)
+    if improve:
+        best, _, _ = _minimise(config, program, cold_progress(program), tol, max_steps)
+    return jnp.where(rows.valid, primal - best.dual, jnp.nan)
 
 
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
@@ -159,7 +179,7 @@ def _warm_progress(program: Program, start: Start, centre: jax.Array) -> Progres
     z = jnp.append(start.w, start.b + start.w @ centre)[: len(program.penalty)]
     given = certify(program, z, start.dual)
     closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(z.dtype))
-    progress = _interior_point.start(program, z, jnp.clip(closeness, 1e-3, 1.0) * _unit_of_margin(program))
+    progress = _interior_point.start(program, z, jnp.minimum(jnp.maximum(closeness, 1e-3), 1) * _unit_of_margin(program))
     return progress._replace(best=better(progress.best, given))
 
 
@@ -189,7 +209,7 @@ def _minimise(
         quick, again = number == 0, number == 2
         point, left = jax.tree.map(partial(jnp.where, again), (cold.point, cold.left), (progress.point, progress.left))
         progress = progress._replace(point=point, left=left, idle=jnp.zeros_like(progress.idle))
-        return run(progress, _newton.by_features(program, quick), floor=jnp.where(quick, _QUICK_FLOOR, 0.0))
+        return run(progress, _newton.by_features(program, quick), floor=_QUICK_FLOOR * quick.astype(program.at.dtype))
 
     progress = jax.lax.fori_loop(0, 3, stage, progress)
     return progress.best, progress.steps + ascents, progress.steps >= max_steps
@@ -221,24 +241,24 @@ def _finish(
     dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
     alpha = feasible(program, dual)
     bound = dual_value(program, alpha, program.at @ alpha)
-    converged = Certified(params, alpha, primal, bound).within(tol)
+    converged = within(program, Certified(params, alpha, primal, bound), tol)
     valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
 
     def unless_refused(values: jax.Array) -> jax.Array:
-        return jnp.where(valid, values, jnp.nan)
+        return jnp.where(valid, values, jnp.full_like(values, jnp.nan))
 
     d = rows.x.shape[1]
     b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
     status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
-    w, b, dual, primal, bound = map(unless_refused, (params[:d], b, dual, primal, bound))
-    return Answer(w, b, dual, primal, bound, steps, status.astype(jnp.int32))
+    # The gap is taken before the values are rounded: it is smaller than their last digit.
+    w, b, dual, primal, bound, gap = map(unless_refused, (params[:d], b, dual, primal, bound, primal - bound))
+    return Answer(w, b, dual, primal, bound, gap, steps, status.astype(jnp.int32))
 
 
 def _net(alpha: jax.Array) -> jax.Array:
     """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
-    above, below = jnp.split(alpha, 2)
-    common = jnp.minimum(above, below)
-    return jnp.concatenate([above - common, below - common])
+    pairs = alpha.reshape(-1, 2)
+    return (pairs - jnp.min(pairs, axis=1, keepdims=True)).ravel()
 
 
 def _rounded(config: Config, program: Program, centre: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -98,7 +98,9 @@ def _tangent(config: Config, rows: Rows, at: Sensitivity, change: Rows, answer: 
     value = shrink @ at.z / 2 + linear @ at.z + change.c @ at.losses + alpha @ shift
     db = jnp.zeros_like(value) if config.intercept == "none" else dz[d]
     no_tangent = np.zeros((), jax.dtypes.float0)
-    return Answer(dz[:d], db, jnp.zeros_like(answer.dual), value, value, no_tangent, no_tangent)
+    return Answer(
+        dz[:d], db, jnp.zeros_like(answer.dual), value, value, jnp.zeros_like(answer.gap), no_tangent, no_tangent
+    )
 
 
 def _with_bias(config: Config, features: jax.Array, bias: jax.Array) -> jax.Array:

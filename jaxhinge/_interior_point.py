@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxhinge._certificate import Certified, Program, better, certify
+from jaxhinge._certificate import Certified, Program, better, certify, within
 from jaxhinge._newton import NewtonSystem
 
 # Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
@@ -101,7 +101,7 @@ def run(
     """
 
     def unfinished(progress: Progress) -> jax.Array:
-        going = (progress.steps < max_steps) & (progress.idle < _PATIENCE) & ~progress.best.within(tol)
+        going = (progress.steps < max_steps) & (progress.idle < _PATIENCE) & ~within(program, progress.best, tol)
         return going & (progress.left > floor * jnp.abs(progress.best.primal))
 
     return jax.lax.while_loop(unfinished, lambda p: _step(program, p, newton_system, num_correctors), start)
@@ -124,7 +124,7 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num
 
     length = _longest_step(program, point, predictor)
     reached = _complementarity(program, _move(program, point, predictor, length))
-    target = jnp.clip((reached / kappa) ** 3, 1e-8, 1.0) * kappa
+    target = jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
     targets = _Targets(
         target - point.f * point.s - predictor.f * predictor.s,
         target - point.g * point.xi + predictor.f * predictor.xi,

@@ -12,10 +12,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
-from jaxhinge._core import Answer, Config, Intercept, Method, Rows, Start, Status, solve_rows
+from jaxhinge._core import Answer, Config, Method, Start, Status, solve_rows
 from jaxhinge._implicit import differentiable
 from jaxhinge._objective import LinearParams
 from jaxhinge._precision import in_float64
+from jaxhinge._problem import (
+    Problem,
+    binary_problem,
+    caller_dtype,
+    config_of,
+    is_traced,
+    padded,
+    weighed,
+    weighed_and_padded,
+)
 
 Loss = Literal["hinge", "squared_hinge"]
 
@@ -49,19 +59,6 @@ class SolverOptions(NamedTuple):
     max_steps: ArrayLike
     init: Solution | None
     as_numpy: bool
-
-
-class Problem(NamedTuple):
-    """Rows before they are weighed: `sum_i weight_i loss(r_i - sign_i (x_i . w + b)) / sum(weight) * scale`."""
-
-    x: Any
-    sign: Any
-    r: Any
-    weight: Any
-    l2: Any
-    scale: Any = 1.0
-    q_bias: Any = 0.0
-    valid: Any = True
 
 
 def solve(
@@ -131,73 +128,16 @@ def solve(
     >>> print(jaxhinge.predict(solution.params, x))
     [ 1  1 -1]
     """
-    config = Config(squared=_is_squared(loss), intercept=_intercept(fit_intercept), method=_method(method))
+    config = config_of(loss, fit_intercept, method)
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
-    if is_traced(x, y, l2, sample_weight, options):
-        return solve_problem(config, _traced_problem(x, y, l2, sample_weight), options)
-    return solve_problem(config, _host_problem(x, y, l2, sample_weight), options)
-
-
-def is_traced(*values: Any) -> bool:
-    """Whether any of these is inside a JAX transformation, so that its values are not known."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    traced = is_traced(x, y, l2, sample_weight, options)
+    return solve_problem(config, binary_problem(x, y, l2, sample_weight, traced=traced), options)
 
 
 def solve_problem(config: Config, problem: Problem, options: SolverOptions) -> Solution:
     """Solve on the host, padded, or inside a transformation, as it is."""
-    return (
-        _solve_traced(config, problem, options)
-        if is_traced(problem, options)
-        else _solve_host(config, problem, options)
-    )
-
-
-def _host_problem(x: Any, y: Any, l2: Any, sample_weight: Any) -> Problem:
-    x, weight = host_rows(x, sample_weight)
-    y = _checks.host_array("y", y)
-    _checks.check_rows("y", y, len(x))
-    _checks.check_binary_targets("y", y, weight)
-    return Problem(x, y.astype(np.float64), np.ones(len(x)), weight, host_l2(l2))
-
-
-def host_rows(x: Any, sample_weight: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Checked features and weights (1 by default). NaN is looked for by the solver, and named afterwards."""
-    x = _checks.host_real("x", x)
-    _checks.check_feature_shape("x", x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(np.float64)
-    if sample_weight is None:
-        return x, np.ones(len(x))
-    weight = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
-    _checks.check_sample_weight("sample_weight", weight, len(x))
-    return x, weight
-
-
-def host_l2(l2: Any) -> float:
-    """The strength of regularisation, above 0."""
-    return _checks.check_host_number("l2", l2, meaning=_POSITIVE, valid=lambda value: value > 0)
-
-
-def _traced_problem(x: Any, y: Any, l2: Any, sample_weight: Any) -> Problem:
-    x, weight = traced_rows(x, sample_weight)
-    y = _checks.target_array("y", y, x[:, 0])
-    if y.shape == ():
-        raise ValueError(f"y must have one target for each of the {len(x)} rows of x; got a scalar.")
-    counted = weight > 0
-    both = jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1))
-    valid = both & jnp.all((y == 1) | (y == -1))
-    return Problem(x, jax.lax.stop_gradient(y), jnp.ones_like(y), weight, l2, valid=valid)
-
-
-def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:
-    """Features and weights whose shapes fit, float32 at least."""
-    x = _checks.feature_array("x", x)
-    _checks.check_feature_shape("x", x)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if sample_weight is None:
-        return x, jnp.ones_like(x[:, 0])
-    weight = _checks.float_array("sample_weight", sample_weight).astype(x.dtype)
-    return x, _checks.same_shape("sample_weight", weight, "the column x[:, 0]", x[:, 0])
+    solver = _solve_traced if is_traced(problem, options) else _solve_host
+    return solver(config, problem, options)
 
 
 def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> Solution:
@@ -205,75 +145,33 @@ def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> S
         raise ValueError(
             "as_numpy=True gives NumPy arrays, so it is for the host only; leave it out under jit and vmap."
         )
-    x, weight = problem.x, problem.weight
-    dtype = x.dtype
-    l2 = _checks.scalar_like("l2", problem.l2, dtype)
+    dtype = problem.x.dtype
     tol = _checks.scalar_like("tol", options.tol, dtype)
-    total = jnp.sum(weight)
-    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(problem.r)) & jnp.isfinite(total) & jnp.isfinite(l2)
-    valid = problem.valid & finite & jnp.all(weight >= 0) & (total > 0) & (l2 > 0)
-    rows = Rows(
-        x=x,
-        sign=problem.sign.astype(dtype),
-        r=problem.r.astype(dtype),
-        c=weight / total * problem.scale,
-        l2=l2,
-        q_bias=jnp.asarray(problem.q_bias, dtype),
-        valid=valid,
-    )
-    start = _start(options.init, x.shape, jnp, dtype)
+    start = jax.lax.stop_gradient(_start(options.init, problem.x.shape, jnp, dtype))
     max_steps = jnp.asarray(options.max_steps, jnp.int32)
-    answer = differentiable(replace(config, dtype=dtype))(rows, jax.lax.stop_gradient(start), tol, max_steps)
-    return _solution(answer)
+    return _solution(differentiable(replace(config, dtype=dtype))(weighed(problem), start, tol, max_steps))
 
 
 def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
-    n = len(problem.x)
     tol = _checks.check_host_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
     max_steps = _checks.host_integer("max_steps", np.asarray(options.max_steps).item(), at_least=1)
-    canonical = (
-        jnp.float64 if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 == problem.x.dtype else jnp.float32
-    )
-    dtype = jnp.float64 if options.as_numpy else canonical
-    size = padded_size(n)
+    dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
+    rows = weighed_and_padded(problem)
     start = _start(options.init, problem.x.shape, np, np.float64)
-    weight = problem.weight / problem.weight.sum() * problem.scale
-    rows = Rows(
-        x=_padded(problem.x, size),
-        sign=_padded(problem.sign, size),
-        r=_padded(problem.r, size),
-        c=_padded(weight, size),
-        l2=np.float64(problem.l2),
-        q_bias=np.float64(problem.q_bias),
-        valid=np.bool_(True),
-    )
+    start = start._replace(dual=padded(start.dual, len(rows.x)))
     with jax.enable_x64(True):
-        answer = _compiled(replace(config, dtype=dtype))(
-            rows, start._replace(dual=_padded(start.dual, size)), np.float64(tol), np.int32(max_steps)
-        )
-    if int(answer.status) == Status.REFUSED:
+        answer = _compiled(replace(config, dtype=dtype))(rows, start, np.float64(tol), np.int32(max_steps))
+        answer = jax.tree.map(np.asarray, answer)
+    if answer.status == Status.REFUSED:
         _checks.check_finite("x", problem.x)
-        raise ValueError("The objective overflows float64: scale the features down, or raise l2.")
-    answer = answer._replace(dual=np.asarray(answer.dual)[:n])
-    answer = jax.tree.map(np.asarray, answer)
-    return _solution(answer if options.as_numpy else jax.tree.map(jnp.asarray, answer))
+        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
+    answer = answer._replace(dual=answer.dual[: len(problem.x)])
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
 @lru_cache
 def _compiled(config: Config) -> Any:
     return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
-
-
-def padded_size(n: int) -> int:
-    """The next of a few sizes: eight to each doubling, so at most an eighth more, and at least 16."""
-    unit = 1 << max(4, (n - 1).bit_length() - 3)
-    return -(-n // unit) * unit
-
-
-def _padded(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    padded = np.zeros((size, *array.shape[1:]), array.dtype)
-    padded[: len(array)] = array
-    return padded
 
 
 def _start(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any) -> Start:
@@ -299,30 +197,7 @@ def _solution(answer: Answer) -> Solution:
         dual=answer.dual,
         primal_value=answer.primal_value,
         dual_value=answer.dual_value,
-        gap=answer.primal_value - answer.dual_value,
+        gap=answer.gap,
         steps=answer.steps,
         status=answer.status,
     )
-
-
-_POSITIVE = "a number above 0"
-
-
-def _is_squared(loss: str) -> bool:
-    if loss not in ("hinge", "squared_hinge"):
-        raise ValueError(f'loss must be "hinge" or "squared_hinge"; got {loss!r}.')
-    return loss == "squared_hinge"
-
-
-def _intercept(fit_intercept: bool | str) -> Intercept:
-    if fit_intercept == "regularized":
-        return "regularized"
-    if isinstance(fit_intercept, (bool, np.bool_)):
-        return "free" if fit_intercept else "none"
-    raise ValueError(f'fit_intercept must be True, False or "regularized"; got {fit_intercept!r}.')
-
-
-def _method(method: str) -> Method:
-    if method not in ("auto", "interior_point", "ascent"):
-        raise ValueError(f'method must be "auto", "interior_point" or "ascent"; got {method!r}.')
-    return method  # type: ignore[return-value]

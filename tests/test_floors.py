@@ -21,7 +21,7 @@ HOUSE = [
     (2, "objective", ["_objective"]),
     (3, "training", ["_train", "_batches", "_hoist", "_optimizer", "_epochs", "_fit"]),
     (3, "certificate", ["_certificate*", "_precision"]),
-    (4, "solver", ["_solve*", "_core", "_ascent", "_interior_point", "_newton", "_implicit"]),
+    (4, "solver", ["_solve*", "_gap", "_problem", "_core", "_ascent", "_interior_point", "_newton", "_implicit"]),
     (5, "sweep", ["_sweep*"]),
     (5, "diagnose", ["_diagnose*"]),
     (6, "sklearn", ["sklearn", "sklearn.*"]),

@@ -1,0 +1,144 @@
+"""From what users type to the rows that the core takes: checked, weighed, padded; on the host or under a trace."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxhinge import _checks
+from jaxhinge._core import Config, Method, Rows
+
+NDArray = np.ndarray[Any, Any]
+_POSITIVE = "a number above 0"
+
+
+class Problem(NamedTuple):
+    """Rows before they are weighed: `scale * sum_i weight_i loss(r_i - sign_i (x_i . w + b)) / sum(weight)`."""
+
+    x: Any
+    sign: Any
+    r: Any
+    weight: Any
+    l2: Any
+    scale: Any = 1.0
+    q_bias: Any = 0.0
+    valid: Any = True
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of these is inside a JAX transformation, so that its values are not known."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
+    """The static choices, checked."""
+    if loss not in ("hinge", "squared_hinge"):
+        raise ValueError(f'loss must be "hinge" or "squared_hinge"; got {loss!r}.')
+    if not isinstance(fit_intercept, (bool, np.bool_)) and fit_intercept != "regularized":
+        raise ValueError(f'fit_intercept must be True, False or "regularized"; got {fit_intercept!r}.')
+    if method not in ("auto", "interior_point", "ascent"):
+        raise ValueError(f'method must be "auto", "interior_point" or "ascent"; got {method!r}.')
+    intercept: Literal["free", "regularized", "none"] = "regularized"
+    if fit_intercept != "regularized":
+        intercept = "free" if fit_intercept else "none"
+    checked: Method = method  # type: ignore[assignment]
+    return Config(squared=loss == "squared_hinge", intercept=intercept, method=checked)
+
+
+def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool) -> Problem:
+    """Rows of a classifier. On the host bad targets are errors; under a trace they make the problem invalid."""
+    if not traced:
+        x, weight = host_rows(x, sample_weight)
+        y = _checks.host_array("y", y)
+        _checks.check_rows("y", y, len(x))
+        _checks.check_binary_targets("y", y, weight)
+        return Problem(x, y.astype(np.float64), np.ones(len(x)), weight, host_l2(l2))
+    features, weights = traced_rows(x, sample_weight)
+    y = _checks.target_array("y", y, features[:, 0])
+    if y.shape == ():
+        raise ValueError(f"y must have one target for each of the {len(features)} rows of x; got a scalar.")
+    counted = weights > 0
+    both = jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1))
+    valid = both & jnp.all((y == 1) | (y == -1))
+    return Problem(features, jax.lax.stop_gradient(y), jnp.ones_like(y), weights, l2, valid=valid)
+
+
+def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
+    """Checked features and weights (1 by default). NaN is looked for by the solver, and named afterwards."""
+    x = _checks.host_real("x", x)
+    _checks.check_feature_shape("x", x)
+    if x.dtype not in (np.float32, np.float64):
+        x = x.astype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else np.float64)
+    if sample_weight is None:
+        return x, np.ones(len(x))
+    weight = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
+    _checks.check_sample_weight("sample_weight", weight, len(x))
+    return x, weight
+
+
+def host_l2(l2: Any) -> float:
+    """The strength of regularisation, above 0."""
+    return _checks.check_host_number("l2", l2, meaning=_POSITIVE, valid=lambda value: value > 0)
+
+
+def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:
+    """Features and weights whose shapes fit, float32 at least."""
+    x = _checks.feature_array("x", x)
+    _checks.check_feature_shape("x", x)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if sample_weight is None:
+        return x, jnp.ones_like(x[:, 0])
+    weight = _checks.float_array("sample_weight", sample_weight).astype(x.dtype)
+    return x, _checks.same_shape("sample_weight", weight, "the column x[:, 0]", x[:, 0])
+
+
+def weighed(problem: Problem) -> Rows:
+    """The rows of a traced problem, with every check that needs values in `valid`."""
+    dtype = problem.x.dtype
+    l2 = _checks.scalar_like("l2", problem.l2, dtype)
+    total = jnp.sum(problem.weight)
+    finite = jnp.all(jnp.isfinite(problem.x)) & jnp.all(jnp.isfinite(problem.r)) & jnp.isfinite(total + l2)
+    return Rows(
+        x=problem.x,
+        sign=problem.sign.astype(dtype),
+        r=problem.r.astype(dtype),
+        c=problem.weight / total * problem.scale,
+        l2=l2,
+        q_bias=jnp.asarray(problem.q_bias, dtype),
+        valid=problem.valid & finite & jnp.all(problem.weight >= 0) & (total > 0) & (l2 > 0),
+    )
+
+
+def weighed_and_padded(problem: Problem) -> Rows:
+    """The rows of a host problem in float64, padded with rows that do not count."""
+    size = padded_size(len(problem.x))
+    return Rows(
+        x=padded(problem.x, size),
+        sign=padded(problem.sign, size),
+        r=padded(problem.r, size),
+        c=padded(problem.weight / problem.weight.sum() * problem.scale, size),
+        l2=np.float64(problem.l2),
+        q_bias=np.float64(problem.q_bias),
+        valid=np.bool_(True),
+    )
+
+
+def caller_dtype(x: NDArray) -> Any:
+    """What JAX would make of `x`: float64 only where x64 is on."""
+    return jnp.float64 if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 == x.dtype else jnp.float32
+
+
+def padded_size(n: int) -> int:
+    """The next of a few sizes: eight to each doubling, so at most an eighth more, and at least 16."""
+    unit = 1 << max(4, (n - 1).bit_length() - 3)
+    return -(-n // unit) * unit
+
+
+def padded(array: NDArray, size: int) -> NDArray:
+    """The array with zeros appended along its first axis."""
+    result = np.zeros((size, *array.shape[1:]), array.dtype)
+    result[: len(array)] = array
+    return result
