@@ -2,6 +2,7 @@
 
 from jaxhinge import losses
 from jaxhinge._core import Status
+from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
 from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
@@ -13,11 +14,15 @@ from jaxhinge._train import make_train_step, train
 __version__ = "0.1.0"
 
 __all__ = [
+    "Diagnosis",
     "FitResult",
     "LinearParams",
     "Solution",
     "Status",
+    "assert_valid_gradient",
     "decision_function",
+    "diagnose",
+    "diagnose_loss",
     "duality_gap",
     "fit",
     "hinge",

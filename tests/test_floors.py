@@ -33,6 +33,7 @@ SIDEWAYS = {("kink", "checks")}
 EVERYWHERE = {"jax", "numpy"}
 OUTSIDE = {
     "training": {"optax", "tqdm"},
+    "diagnose": {"tqdm", "matplotlib"},
     "sklearn": {"sklearn", "scipy"},
     "plot": {"matplotlib"},
 }

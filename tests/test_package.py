@@ -66,4 +66,4 @@ def test_importing_brings_in_no_extra():
     new = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     packages = {name.split(".")[0] for name in new} - set(sys.stdlib_module_names)
     assert "jaxhinge" in packages
-    assert packages <= {"jaxhinge", "tqdm"}
+    assert packages <= {"jaxhinge", "numpy", "tqdm"}

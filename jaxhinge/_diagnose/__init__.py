@@ -1,0 +1,181 @@
+"""The gradient doctor: is a hinge gradient right and, if not, why?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from jaxhinge._diagnose._diagnosis import Diagnosis
+from jaxhinge._diagnose._examine import Examination
+from jaxhinge._diagnose._point import checked_point, objective_of
+from jaxhinge._diagnose._user_loss import difference_gradient, jax_gradient, kink_places, traces
+from jaxhinge.losses import hinge_loss
+
+__all__ = ["Diagnosis", "assert_valid_gradient", "diagnose", "diagnose_loss"]
+
+
+def diagnose(
+    grad_fn: Callable[..., Any],
+    params: Any,
+    x: Any,
+    y: Any,
+    *,
+    l2: Any = 0.0,
+    loss_fn: Callable[..., Any] = hinge_loss,
+) -> Diagnosis:
+    r"""Say whether a gradient of the hinge objective is right and, if not, why. Host only.
+
+    The objective is that of `jaxhinge.loss`, the mean loss plus `l2/2 ||w||^2`. At a kink it has no
+    gradient but a set of subgradients, and each of them is right:
+
+    .. math::
+        \Big\{ l2\,w - \frac1n \sum_{m_i < 1} y_i x_i - \frac1n \sum_{m_i = 1} \theta_i y_i x_i :
+        \theta_i \in [0, 1] \Big\}, \qquad m_i = y_i (x_i \cdot w + b)
+
+    (for a tie in a max over classes, the hull over the tied classes). `diagnose` calls `grad_fn` at
+    about twenty points: your own, your rows with other params, and made-up rows of the same width, some
+    of them exactly on the kink and some just beside it. Each returned gradient must be in the set,
+    to the rounding of the dtype that the function works in. Where one is not, every known mistake,
+    and every two together, is tried as an explanation of all the points.
+
+    Args:
+      grad_fn: `grad_fn(w, b, x, y)`, called with NumPy copies (float64; labels of classes int64). It
+        returns `(dw, db)` in the shapes of `w` and `b`: NumPy, JAX or torch arrays, lists, a tuple
+        or a dict (`"w"`, `"b"`, `"dw"`, `"db"`, ...); `(loss, (dw, db))` and `(loss, dw, db)` will
+        do. Where the labels should be a column, or the bias is the last weight, adapt it:
+
+            lambda w, b, x, y: grad_fn(w, b, x, y[:, None])
+
+            def adapted(w, b, x, y):  # theirs takes theta = (w, b) and x with a column of ones
+                g = grad_fn(np.append(w, b), np.c_[x, np.ones(len(x))], y)
+                return g[:-1], g[-1]
+
+      params: `(w, b)`: `w` `(d,)` and `b` `()`, or `w` `(d, k)` and `b` `(k,)`.
+      x: Features `(n, d)`.
+      y: Targets -1 and +1 `(n,)`, or labels `0..k-1`.
+      l2: The regularisation that `grad_fn` is meant to have, one number of at least 0.
+      loss_fn: `jaxhinge.losses.hinge_loss`, `perceptron_loss`, `weston_watkins_loss`,
+        `multiclass_hinge_loss` or `multiclass_perceptron_loss`, or a `functools.partial` of one that
+        sets `margin`.
+
+    Returns:
+      A `Diagnosis`: `ok`, `cause`, `findings`, `kink_rows`, ...; print it for a report.
+
+    Raises:
+      ValueError: Your data, not the function, is at fault: shapes that do not fit, labels outside
+        {-1, +1} or `0..k-1`, NaN or infinity, a negative `l2`; or `loss_fn` is not one of the above.
+      TypeError: Something is not a real number, or `grad_fn` cannot be called.
+
+    References:
+      Boyd and Vandenberghe, Subgradients (lecture notes to Convex Optimization), 2004; Wolfe,
+      Finding the nearest point in a polytope, 1976 (the test of membership).
+
+    >>> import numpy as np, jaxhinge as jh
+    >>> def gradient(w, b, x, y):
+    ...     push = -y * (y * (x @ w + b) < 1)
+    ...     return x.T @ push + 0.1 * w, push.sum()
+    >>> x, y = np.array([[1.0, 2.0], [-1.0, 0.5], [0.0, -1.0]]), np.array([1, -1, -1])
+    >>> diagnosis = jh.diagnose(gradient, (np.array([0.5, 0.5]), 0.0), x, y, l2=0.1)
+    >>> diagnosis.ok, diagnosis.cause
+    (False, 'not_averaged')
+    >>> print(diagnosis.mends[0])
+    dw_data /= n; db /= n
+    """
+    if not callable(grad_fn):
+        raise TypeError(f"grad_fn must be a function grad_fn(w, b, x, y); got {type(grad_fn).__name__}.")
+    objective = objective_of(loss_fn, l2)
+    return Examination(grad_fn, checked_point(params, x, y, objective), objective).diagnosis()
+
+
+def diagnose_loss(
+    user_loss: Callable[..., Any],
+    /,
+    params: Any,
+    x: Any,
+    y: Any,
+    *,
+    l2: Any = 0.0,
+    loss_fn: Callable[..., Any] = hinge_loss,
+) -> Diagnosis:
+    r"""Say whether a loss that you wrote has the gradients of the hinge objective. Host only.
+
+    .. math::
+        \partial\,\mathrm{user\_loss}(w, b, x, y) \in
+        \partial \Big( \frac1n \sum_i \mathrm{loss\_fn}(x_i \cdot w + b, y_i) + \frac{l2}{2} \|w\|^2 \Big)
+
+    A loss that JAX can trace is differentiated in float64, so that what its gradient does at the
+    kink is judged too. Any other is judged by differences of its values, away from kinks. Either
+    way a kink that sits at another margin than it should is found.
+
+    Args:
+      user_loss: `user_loss(w, b, x, y)`, one number, regularisation included.
+      params, x, y, l2, loss_fn: As for `diagnose`; `loss_fn` is what `user_loss` should be like.
+
+    Returns:
+      A `Diagnosis`, as `diagnose` returns it.
+
+    Raises:
+      ValueError, TypeError: As `diagnose` does.
+
+    References:
+      Bolte and Pauwels, Conservative set valued fields, automatic differentiation, stochastic
+      gradient methods and deep learning, 2021.
+
+    >>> import numpy as np, jaxhinge as jh
+    >>> def my_loss(w, b, x, y):
+    ...     return np.mean(np.maximum(0.0, -y * (x @ w + b)))
+    >>> x, y = np.array([[1.0, 2.0], [-1.0, 0.5]]), np.array([1, -1])
+    >>> diagnosis = jh.diagnose_loss(my_loss, (np.array([0.5, 0.5]), 0.0), x, y)
+    >>> diagnosis.cause
+    'threshold_at_zero'
+    >>> diagnosis.findings[-1]
+    'The loss of one row has its kink at margin 0; it should be at margin 1.'
+    """
+    if not callable(user_loss):
+        raise TypeError(f"user_loss must be a function user_loss(w, b, x, y); got {type(user_loss).__name__}.")
+    objective = objective_of(loss_fn, l2)
+    own = checked_point(params, x, y, objective)
+    if traces(user_loss, own):
+        diagnosis = Examination(jax_gradient(user_loss), own, objective).diagnosis()
+    else:
+        diagnosis = Examination(difference_gradient(user_loss), own, objective, beside_kinks=False).diagnosis()
+    places = [] if diagnosis.ok else kink_places(user_loss, own, objective)
+    if not places or places == [objective.margin]:
+        return diagnosis
+    found = " and ".join(f"{place:g}" for place in places)
+    sentence = f"The loss of one row has its kink at margin {found}; it should be at margin {objective.margin:g}."
+    return replace(diagnosis, findings=(*diagnosis.findings, sentence))
+
+
+def assert_valid_gradient(
+    grad_fn: Callable[..., Any],
+    params: Any,
+    x: Any,
+    y: Any,
+    *,
+    l2: Any = 0.0,
+    loss_fn: Callable[..., Any] = hinge_loss,
+) -> None:
+    """Fail with the report of `diagnose` unless the gradient is right; for test suites. Host only.
+
+    Any subgradient is right at a kink, where a numerical gradient check would refuse it.
+
+    Args:
+      grad_fn, params, x, y, l2, loss_fn: As for `diagnose`.
+
+    Raises:
+      AssertionError: The gradient is wrong; the message is the report.
+      ValueError, TypeError: As `diagnose` does.
+
+    References:
+      As for `diagnose`.
+
+    >>> import jax, jaxhinge as jh, numpy as np
+    >>> x, y = np.array([[1.0, 2.0], [-1.0, 0.5]]), np.array([1, -1])
+    >>> gradient = lambda w, b, x, y: jax.grad(jh.loss)((w, b), x, y, l2=0.1)
+    >>> jh.assert_valid_gradient(gradient, (np.array([0.5, 0.25]), 0.0), x, y, l2=0.1)
+    """
+    diagnosis = diagnose(grad_fn, params, x, y, l2=l2, loss_fn=loss_fn)
+    if not diagnosis.ok:
+        raise AssertionError(str(diagnosis))

@@ -1,0 +1,190 @@
+"""Calls of the user's function, and what it returned brought to one shape and dtype."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxhinge._diagnose._point import Array, Point
+
+_WEIGHT_NAMES = ("w", "weight", "weights", "coef", "coefs", "coefficients", "theta")
+_BIAS_NAMES = ("b", "bias", "intercept", "b0", "w0")
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What one call gave.
+
+    Attributes:
+      gradient: `(p,)`, the coordinates of `w` (row by row), then `b`; None where there is none.
+      precision: The name of the narrowest dtype that was returned.
+      trouble: "" or the cause to report whatever the numbers are: raised, wrong_shape, ...
+      detail: What happened, with the mend.
+      wrote_to: The arguments that the function changed.
+    """
+
+    gradient: Array | None
+    precision: str = "float64"
+    trouble: str = ""
+    detail: str = ""
+    wrote_to: tuple[str, ...] = ()
+
+    @property
+    def finite(self) -> bool:
+        """Whether there are numbers to judge."""
+        return self.gradient is not None and bool(np.all(np.isfinite(self.gradient)))
+
+
+class WrongShape(Exception):
+    """What was returned cannot be read as a gradient; the message is for the user."""
+
+
+class Differences(NamedTuple):
+    """A gradient `(w, b)` from quotients of differences, to be judged by their rounding."""
+
+    w: Array
+    b: Array
+
+
+def call(grad_fn: Callable[..., Any], point: Point) -> Returned:
+    """Call the function on copies of a point and read what it returns."""
+    arguments = point.arguments()
+    try:
+        # Warnings of the user's function, thirty times over, would only hide the report.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = grad_fn(*arguments)
+            result = _read(value, point)
+    except WrongShape as error:
+        return Returned(None, trouble="wrong_shape", detail=str(error))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f' in line {place.lineno} ("{place.line}")' if place.line else ""
+        return Returned(None, trouble="raised", detail=f"It raised {type(error).__name__}: {error}{where}.")
+    names = ("w", "b", "x", "y")
+    before = (point.w, point.b, point.x, point.y)
+    wrote = [name for name, old, new in zip(names, before, arguments, strict=True) if not np.array_equal(old, new)]
+    return Returned(result.gradient, result.precision, result.trouble, result.detail, tuple(wrote))
+
+
+def _read(value: Any, point: Point) -> Returned:
+    w_value, b_value = _parts(value, point)
+    w, w_precision = _numbers("dw", w_value)
+    w, trouble, detail = _fitted(w, point)
+    if b_value is None:
+        trouble = _joined(trouble, "bias_gradient_missing")
+        detail += " No gradient of the bias was returned."
+        b, precision = np.zeros(point.b.shape), w_precision
+    else:
+        b, b_precision = _numbers("db", b_value)
+        if b.size == 1 and point.b.size == 1:
+            b = b.reshape(point.b.shape)
+        precision = _narrower(w_precision, b_precision)
+    if isinstance(value, Differences):
+        precision = "differences"
+    if b.shape != point.b.shape:
+        if b.size != point.b.size:
+            mend = " Sum over the rows." if b.shape[:1] == point.x.shape[:1] else ""
+            raise WrongShape(f"The gradient of b has shape {b.shape}; b has shape {point.b.shape}.{mend}")
+        trouble = _joined(trouble, "wrong_shape")
+        detail += f" The gradient of b has shape {b.shape}; b has shape {point.b.shape}. Use db.reshape(b.shape)."
+    return Returned(np.concatenate([w.ravel(), b.ravel()]), precision, trouble, detail.strip())
+
+
+def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
+    """The weights' gradient in the shape of `w`, where another shape leaves no doubt what is meant."""
+    if w.shape == point.w.shape or (w.size == 1 and point.w.size == 1 and w.ndim <= 1):
+        return w.reshape(point.w.shape), "", ""
+    told = f"The gradient of w has shape {w.shape}; w has shape {point.w.shape}."
+    if point.w.ndim == 2 and w.shape == point.w.shape[::-1]:
+        return w.T, "weights_transposed", told + " Return dW.T."
+    if point.w.ndim == 1 and w.ndim == 2 and w.size == point.w.size:
+        return w.ravel(), "wrong_shape", told + " Return dw.ravel()."
+    mend = ""
+    if w.shape == (*point.x.shape[:1], *point.w.shape):
+        mend = " It has one gradient for each row: average them, dw.mean(axis=0)."
+    elif w.ndim == 1 and w.size == point.size:
+        mend = " With the bias as its last entry: return g[:-1], g[-1] (see the adapters in jaxhinge.diagnose)."
+    elif w.ndim == 0 and point.w.size > 1:
+        mend = " Return (dw, db), in this order; a loss is not a gradient."
+    raise WrongShape(told + mend)
+
+
+def _parts(value: Any, point: Point) -> tuple[Any, Any]:
+    """The gradients of `w` and `b`; None for a bias that was left out."""
+    if value is None:
+        raise WrongShape("It returned None. Is the return statement missing?")
+    if isinstance(value, Mapping):
+        return _named(value)
+    if not hasattr(value, "__len__") and hasattr(value, "w") and hasattr(value, "b"):
+        return value.w, value.b
+    if isinstance(value, Iterator):
+        value = tuple(value)
+    if not isinstance(value, (list, tuple)):
+        return value, None
+    if len(value) == 3 and _shape(value[0]) == () and _shape(value[1]) == point.w.shape:
+        return value[1], value[2]
+    if len(value) == 2 and _shape(value[0]) == () and isinstance(value[1], (tuple, list, Mapping)):
+        return _parts(value[1], point)
+    if len(value) == 1:
+        return value[0], None
+    if len(value) == 2 and (_shape(value) != point.w.shape or point.w.shape == (1,)):
+        return value[0], value[1]
+    if all(_shape(entry) == () for entry in value) or _shape(value) == point.w.shape:
+        return value, None
+    raise WrongShape(
+        f"It returned {len(value)} things of shapes {', '.join(str(_shape(entry)) for entry in value)}; "
+        f"expected (dw, db) of shapes {point.w.shape} and {point.b.shape}."
+    )
+
+
+def _named(value: Mapping[Any, Any]) -> tuple[Any, Any]:
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        name = str(key).lower()
+        for affix in ("gradient", "grads", "grad", "_", ".", "loss/", " "):
+            name = name.replace(affix, "")
+        short = name.removeprefix("d")
+        for part, names in (("w", _WEIGHT_NAMES), ("b", _BIAS_NAMES)):
+            if name in names or short in names:
+                found.setdefault(part, entry)
+    if "w" not in found:
+        keys = ", ".join(repr(key) for key in value)
+        raise WrongShape(f'It returned a dict with keys {keys}; expected "w" and "b", or "dw" and "db".')
+    return found["w"], found.get("b")
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    try:
+        return tuple(np.shape(value.detach() if hasattr(value, "detach") else value))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _numbers(name: str, value: Any) -> tuple[Array, str]:
+    """float64 values, and the precision they came in; torch is met through its own methods, never imported."""
+    if hasattr(value, "detach"):
+        precision = str(value.dtype).removeprefix("torch.")
+        return np.asarray(value.detach().cpu().double().numpy()), precision
+    if isinstance(value, (list, tuple)) and any(hasattr(entry, "detach") for entry in value):
+        parts = [_numbers(name, entry) for entry in value]
+        return np.array([part for part, _ in parts]), parts[0][1]
+    try:
+        array = np.asarray(value)
+        return np.asarray(array, dtype=np.float64), str(array.dtype)
+    except (TypeError, ValueError) as error:
+        raise WrongShape(f"{name} is not an array of real numbers but {type(value).__name__}: {error}") from error
+
+
+def _narrower(first: str, second: str) -> str:
+    order = ("bfloat16", "float16", "float32")
+    return next((name for name in order if name in (first, second)), "float64")
+
+
+def _joined(trouble: str, more: str) -> str:
+    return "+".join(sorted({*filter(None, trouble.split("+")), more}))
