@@ -10,27 +10,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from jaxhinge import _checks, losses
 from jaxhinge._epochs import Carry, Problem, Settings, run_epochs, start
+from jaxhinge._fit_problem import NDArray, fit_problem, given_params, origin_of
+from jaxhinge._gap import duality_gap
 from jaxhinge._hoist import freeze, split
 from jaxhinge._objective import LinearParams
 from jaxhinge._train import Optimizer
-
-NDArray = np.ndarray[Any, Any]
-
-_BINARY: set[Any] = {losses.hinge_loss, losses.squared_hinge_loss, losses.smooth_hinge_loss, losses.perceptron_loss}
-_MULTICLASS: set[Any] = {
-    losses.multiclass_hinge_loss,
-    losses.weston_watkins_loss,
-    losses.one_vs_rest_hinge_loss,
-    losses.multiclass_perceptron_loss,
-}
-_REGRESSION: set[Any] = {losses.epsilon_insensitive_loss, losses.squared_epsilon_insensitive_loss, losses.pinball_loss}
 
 _LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
 _REDRAW = 0.2
@@ -64,11 +54,22 @@ class FitResult(NamedTuple):
       params: `LinearParams`; the average of the iterates where that was asked for.
       history: Per epoch; `history.loss[-1]` is `jaxhinge.loss` of `params`, up to rounding.
       stopped_early: Whether `tol` ended the run before its last epoch.
+      certificate: Computes `gap`, from the data, to which it holds on.
     """
 
     params: LinearParams
     history: History
     stopped_early: bool
+    certificate: Callable[[], float]
+
+    @property
+    def gap(self) -> float:
+        """`jaxhinge.duality_gap` of `params`: no parameters have an objective lower by more than this.
+
+        It is computed when it is first asked for, and costs about one `jaxhinge.solve`. ValueError where there is
+        no certificate: for losses other than the hinge and its square (with margin 1), and for `l2=0`.
+        """
+        return self.certificate()
 
 
 def fit(
@@ -124,7 +125,7 @@ def fit(
       **loss_options: For `loss_fn`: `subgradient=`, `kink_tol=`, `margin=`, ...
 
     Returns:
-      `FitResult(params, history, stopped_early)`. The parameters are float32, or float64 where `x`
+      `FitResult(params, history, stopped_early)`, and its `gap`. The parameters are float32, or float64 where `x`
       is float64 and x64 is on.
 
     Raises:
@@ -147,7 +148,7 @@ def fit(
     (50,)
     """
     value = (optimizer, loss_fn, loss_options)
-    problem, classes = _problem(x, y, l2, loss_fn, num_classes, sample_weight)
+    problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
     problem = problem._replace(
         key=jax.random.key(0) if key is None else key,
         epochs=_checks.host_integer("epochs", epochs, at_least=1),
@@ -155,7 +156,7 @@ def fit(
         tol=-1.0 if tol is None else _checks.check_host_number("tol", tol, meaning=_NOT_NEGATIVE, valid=_not_negative),
         patience=_checks.host_integer("patience", patience, at_least=1),
     )
-    origin = _origin(problem, classes, loss_fn) if params is None else _given(params, problem, classes)
+    origin = origin_of(problem, classes, loss_fn) if params is None else given_params(params, problem, classes)
     size = _batch_size(len(problem.x)) if batch_size is None else batch_size
     size = _checks.host_integer("batch_size", size, at_least=1)
     structure, numbers = split(value)
@@ -166,77 +167,32 @@ def fit(
         carry = _run(settings._replace(structure=freeze(value)), problem, origin, progress)
     found = carry.state.params if average_from is None else carry.mean
     stopped = tol is not None and int(carry.stale) >= patience
-    return FitResult(found, History(np.asarray(carry.history)[: int(carry.epoch)]), stopped)
+    history = History(np.asarray(carry.history)[: int(carry.epoch)])
+    certificate = functools.cache(
+        functools.partial(_gap, found, x, y, l2, sample_weight, regularize_bias, loss_fn, loss_options)
+    )
+    return FitResult(found, history, stopped, certificate)
 
 
-def _problem(
-    x: Any, y: Any, l2: Any, loss_fn: Callable[..., jax.Array], num_classes: int | None, sample_weight: Any
-) -> tuple[Problem, int | None]:
-    """The checked arrays in the dtypes of the run, and the number of classes."""
-    l2 = _checks.check_host_number("l2", l2, meaning=_NOT_NEGATIVE, valid=_not_negative)
-    x = _checks.host_real("x", x)
-    _checks.check_features("x", x)
-    x = _cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    weight = None
-    if sample_weight is not None:
-        weight = _checks.host_real("sample_weight", sample_weight).astype(float)
-        _checks.check_sample_weight("sample_weight", weight, len(x))
-        # Only ratios matter, and the largest is 1 in any precision.
-        weight = (weight / weight.max()).astype(dtype)
-    y = _checks.host_array("y", y)
-    _checks.check_rows("y", y, len(x))
-    y, classes = _targets(y, weight, _unwrapped(loss_fn), num_classes)
-    y = y.astype(np.int32) if classes else _cast("y", y, dtype)
-    spread = float(np.std(y, dtype=float)) if _unwrapped(loss_fn) in _REGRESSION else 1.0
-    return Problem(x, y, weight, spread or 1.0, l2, [], None, None, None, None, None), classes
-
-
-def _targets(
-    y: NDArray, weight: NDArray | None, loss_fn: Callable[..., jax.Array], num_classes: int | None
-) -> tuple[NDArray, int | None]:
-    """Check `y` for what the loss needs; a loss of another origin takes labels where `num_classes` is given."""
-    if num_classes is not None:
-        _checks.host_integer("num_classes", num_classes, at_least=2)
-        if loss_fn in _BINARY | _REGRESSION:
-            raise ValueError(
-                f"num_classes={num_classes} needs a multiclass loss_fn, such as "
-                f"jaxhinge.losses.multiclass_hinge_loss; {loss_fn.__name__} takes one score per row."
-            )
-    if loss_fn in _MULTICLASS or num_classes is not None:
-        return y, _checks.check_class_labels("y", y, num_classes, weight)
-    if loss_fn in _BINARY:
-        _checks.check_binary_targets("y", y, weight)
-    else:
-        _checks.check_real_targets("y", y)
-    return y, None
-
-
-def _origin(problem: Problem, classes: int | None, loss_fn: Callable[..., jax.Array]) -> LinearParams:
-    shape = () if classes is None else (classes,)
-    dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
-    regression = _unwrapped(loss_fn) in _REGRESSION
-    bias: Any = np.full(shape, np.median(problem.y) if regression else 0, dtype)
-    weights: Any = np.zeros((problem.x.shape[1], *shape), dtype)
-    return LinearParams(weights, bias)
-
-
-def _given(params: Any, problem: Problem, classes: int | None) -> LinearParams:
-    """Parameters of a warm start, in the shapes of this problem."""
-    try:
-        w, b = params
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.") from error
-    dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
-    shape = () if classes is None else (classes,)
-    given: list[Any] = []
-    for name, value, expected in (("w", w, (problem.x.shape[1], *shape)), ("b", b, shape)):
-        array = _checks.host_real(name, value)
-        _checks.check_finite(name, array)
-        if array.shape != expected:
-            raise ValueError(f"params: {name} has shape {array.shape}, but x and y need {expected}.")
-        given.append(array.astype(dtype))
-    return LinearParams(given[0], given[1])
+def _gap(
+    params: LinearParams,
+    x: Any,
+    y: Any,
+    l2: Any,
+    sample_weight: Any,
+    regularize_bias: bool,
+    loss_fn: Callable[..., jax.Array],
+    loss_options: dict[str, Any],
+) -> float:
+    names: dict[Any, Any] = {losses.hinge_loss: "hinge", losses.squared_hinge_loss: "squared_hinge"}
+    if loss_fn not in names or loss_options.get("margin", 1.0) != 1.0 or not l2 > 0:
+        raise ValueError(
+            "There is a certificate for l2 > 0 and loss_fn=losses.hinge_loss or losses.squared_hinge_loss with margin "
+            f"1; this fit had l2={l2} and {loss_fn}, options {loss_options}. history.loss says what it reached."
+        )
+    intercept: Any = "regularized" if regularize_bias else True
+    gap = duality_gap(params, x, y, l2=l2, sample_weight=sample_weight, fit_intercept=intercept, loss=names[loss_fn])
+    return float(gap)
 
 
 def _run(settings: Settings, problem: Problem, origin: LinearParams, progress: bool | None) -> Carry:
@@ -274,22 +230,6 @@ def _average_from(epoch: int, epochs: int) -> int:
     if _checks.host_integer("average_from", epoch, at_least=0) >= epochs:
         raise ValueError(f"average_from must be an epoch of the run, 0..{epochs - 1}; got {epoch}.")
     return epoch
-
-
-def _cast(name: str, array: NDArray, dtype: Any) -> NDArray:
-    """In the dtype that JAX would use for this one; finite before and after."""
-    narrow = jax.dtypes.canonicalize_dtype(dtype)
-    with np.errstate(over="ignore"):
-        cast = np.asarray(array, narrow)
-    if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast).all():
-        raise ValueError(f"{name} has values beyond the range of {narrow}, e.g. {np.abs(array).max()}. Rescale {name}.")
-    return cast
-
-
-def _unwrapped(loss_fn: Any) -> Any:
-    while isinstance(loss_fn, functools.partial):
-        loss_fn = loss_fn.func
-    return loss_fn
 
 
 def _power_of_two(epochs: int) -> int:

@@ -416,3 +416,26 @@ def test_the_caller_s_arrays_are_left_alone() -> None:
     jh.fit(x, y, **RUN, params=start)
     np.testing.assert_array_equal(x, X)
     assert (start.w == 0).all()
+
+
+# ---- the proof
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_fn": jh.losses.squared_hinge_loss}, {"regularize_bias": True}])
+def test_a_fit_carries_its_gap(options: dict[str, Any]) -> None:
+    result = jh.fit(X, Y, **RUN, **options)
+    intercept: Any = "regularized" if "regularize_bias" in options else True
+    loss: Any = "squared_hinge" if "loss_fn" in options else "hinge"
+    best = jh.solve(X, Y, l2=0.1, fit_intercept=intercept, loss=loss, tol=1e-7, as_numpy=True)
+    excess = float(jh.loss(result.params, X, Y, l2=0.1, **options)) - float(best.primal_value)
+    # Seven digits of an objective below 1.
+    assert excess - 1e-6 <= result.gap <= excess + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("l2", "options"), [(0.0, {}), (0.1, {"margin": 2.0}), (0.1, {"loss_fn": jh.losses.perceptron_loss})]
+)
+def test_a_fit_without_a_certificate_says_so(l2: float, options: dict[str, Any]) -> None:
+    result = jh.fit(X, Y, **{**RUN, "l2": l2}, **options)
+    with pytest.raises(ValueError, match="There is a certificate for l2 > 0"):
+        _ = result.gap
