@@ -56,8 +56,10 @@ def ascend(
         return momentum, better(found, certify(program, z, alpha)), steps + _STEPS_PER_CERTIFICATE
 
     alpha = best.alpha.astype(dtype)
-    start = _Momentum(alpha, alpha, jnp.ones((), dtype), jnp.zeros((), dtype))
-    _, best, steps = jax.lax.while_loop(unfinished, block, (start, best, jnp.int32(0)))
+    # Numbers that vary over the axes of a `shard_map` as the data do.
+    zero = 0 * jnp.isnan(best.primal)
+    start = _Momentum(alpha, alpha, 1 + zero.astype(dtype), zero.astype(dtype))
+    _, best, steps = jax.lax.while_loop(unfinished, block, (start, best, zero.astype(jnp.int32)))
     return best, steps
 
 
@@ -113,7 +115,7 @@ def _largest_eigenvalue(program: Program) -> jax.Array:
 
     size = program.penalty.shape[0]
     # A fixed start that is orthogonal to no likely eigenvector.
-    first = jnp.cos(jnp.arange(size, dtype=program.at.dtype)) + 1.5
+    first = jnp.cos(jnp.arange(size, dtype=program.at.dtype)) + 1.5 + 0 * inverse_root
     direction = jax.lax.fori_loop(0, _POWER_STEPS, power, first / jnp.sqrt(first @ first))
     image = (inverse_root * direction) @ program.at
     return jnp.sum(image * image)

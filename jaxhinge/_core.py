@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -24,6 +25,7 @@ _ASCENT_STEPS = 300
 # Below, one more corrector costs more than the step it saves.
 _NARROW = 128
 _QUICK_FLOOR = 1e-5
+_POWER_STEPS = 3
 
 
 class Status(IntEnum):
@@ -190,6 +192,41 @@ def _minimise(
 ) -> tuple[Certified, jax.Array, jax.Array]:
     """The best certificate, the steps made, and whether it was `max_steps` that ended them."""
     p, n = program.at.shape
+    if program.free_bias or p > n:
+        return _make_steps(config, program, progress, tol, max_steps)
+    # No free bias takes up a common offset of the features: they are turned so that one coordinate holds it.
+    turn = _reflection(program)
+    turned = replace(program, at=turn(program.at), q=turn(program.q))
+    point = progress.point._replace(z=turn(progress.point.z))
+    progress = progress._replace(point=point, best=progress.best._replace(z=turn(progress.best.z)))
+    best, steps, limited = _make_steps(config, turned, progress, tol, max_steps)
+    return best._replace(z=turn(best.z)), steps, limited
+
+
+def _reflection(program: Program) -> Callable[[jax.Array], jax.Array]:
+    """The reflection (Householder's) that takes the direction in which `at` is longest to the first coordinate.
+
+    It is its own inverse, and where all penalties are equal the program keeps its form.
+    """
+    direction = jnp.ones_like(program.penalty)
+    for _ in range(_POWER_STEPS):
+        direction = program.at @ (direction @ program.at)
+        direction = direction / jnp.maximum(jnp.max(jnp.abs(direction)), tiny(direction.dtype))
+    unit = direction / jnp.maximum(jnp.sqrt(direction @ direction), tiny(direction.dtype))
+    normal = unit.at[0].add(jnp.where(unit[0] < 0, -1, 1))
+    scaled = 2 * normal / (normal @ normal)
+
+    def turn(columns: jax.Array) -> jax.Array:
+        return columns - jnp.tensordot(normal, scaled @ columns, axes=0)
+
+    return turn
+
+
+def _make_steps(
+    config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
+) -> tuple[Certified, jax.Array, jax.Array]:
+    """As `_minimise`, in the coordinates given."""
+    p, n = program.at.shape
     ascents = jnp.int32(0)
     if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
         limit = max_steps if config.method == "ascent" else jnp.int32(_ASCENT_STEPS)
@@ -212,7 +249,7 @@ def _minimise(
         # counter of a loop stays whole under vmap.
         quick, again = number == 0, number == 2
         point, left = jax.tree.map(partial(jnp.where, again), (cold.point, cold.left), (progress.point, progress.left))
-        progress = progress._replace(point=point, left=left, idle=jnp.zeros_like(progress.idle))
+        progress = progress._replace(point=point, left=left, idle=0 * progress.idle)
         return run(progress, system(quick), floor=_QUICK_FLOOR * quick.astype(program.at.dtype))
 
     progress = jax.lax.fori_loop(0, 3, stage, progress)

@@ -111,7 +111,10 @@ def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
     """Progress at step 0, from the central point above `z`."""
     point = central_point(program, z, kappa)
     best = certify(program, z, program.c * point.f, point.scores)
-    return Progress(point, best, _complementarity_gap(program, point), jnp.int32(0), jnp.int32(0))
+    left = _complementarity_gap(program, point)
+    # Counters that vary over the axes of a `shard_map` as the data do.
+    none = jnp.isnan(left) * jnp.int32(0)
+    return Progress(point, best, left, none, none)
 
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
