@@ -132,7 +132,7 @@ def draw(out: Path, history: dict[str, np.ndarray], grid: np.ndarray, grid_loss:
         style = "--" if name.startswith("noise") else "-"
         right.semilogy(weight, style, color=colour, label=name)
     right.set(xlabel="step", ylabel="weight of the group", title="The groups separate")
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=130)
