@@ -40,11 +40,18 @@ class Examination:
         # The number of rows that the function insists on, where it accepts no other.
         self.fixed_rows: int | None = None
         self.coarsest = "float32"
+        # Whether a binary bias is handed over as a number, where the function wrote into the array.
+        self.bias_as_number = False
 
     def called(self, point: Point) -> Returned:
         """One call, counted."""
         self.num_calls += 1
-        return call(self.grad_fn, point)
+        returned = call(self.grad_fn, point, bias_as_number=self.bias_as_number)
+        if "b" in returned.wrote_to and point.b.ndim == 0:
+            # `s = b; s += ...` is right for a number, and a bias is a number to most who write it.
+            self.bias_as_number = True
+            return replace(self.called(point), wrote_to=returned.wrote_to)
+        return returned
 
     def diagnosis(self) -> Diagnosis:
         """The whole examination."""

@@ -73,7 +73,10 @@ def trouble_notes(evidence: list[Evidence]) -> list[str]:
         notes.append(f"NaN or infinity at {len(odd)} of {len(evidence)} points: {names}.")
     wrote = sorted({name for item in evidence for name in item.returned.wrote_to})
     if wrote:
-        notes.append(f"The function writes into its argument {' and '.join(wrote)}; work on a copy.")
+        judged = (
+            " It was judged with b as a plain number." if "b" in wrote and not evidence[0].probe.point.b.ndim else ""
+        )
+        notes.append(f"The function writes into its argument {' and '.join(wrote)}; work on a copy.{judged}")
     return notes
 
 

@@ -104,7 +104,10 @@ def checked_point(params: Any, x: Any, y: Any, objective: Objective) -> Point:
 
 def _real(name: str, value: Any) -> Array:
     try:
-        array = np.array(value.detach().cpu() if hasattr(value, "detach") else value).astype(np.float64)
+        raw = np.array(value.detach().cpu() if hasattr(value, "detach") else value)
+        if raw.dtype.kind in "cSUMm":
+            raise TypeError(f"its dtype is {raw.dtype}")
+        array = raw.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}: {error}") from error
     bad = int(np.sum(~np.isfinite(array)))

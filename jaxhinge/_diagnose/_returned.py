@@ -51,9 +51,10 @@ class Differences(NamedTuple):
     b: Array
 
 
-def call(grad_fn: Callable[..., Any], point: Point) -> Returned:
+def call(grad_fn: Callable[..., Any], point: Point, *, bias_as_number: bool = False) -> Returned:
     """Call the function on copies of a point and read what it returns."""
-    arguments = point.arguments()
+    w, b, x, y = point.arguments()
+    arguments: tuple[Any, ...] = (w, b[()] if bias_as_number else b, x, y)
     try:
         # Warnings of the user's function, thirty times over, would only hide the report.
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -170,12 +171,16 @@ def _numbers(name: str, value: Any) -> tuple[Array, str]:
     """float64 values, and the precision they came in; torch is met through its own methods, never imported."""
     if hasattr(value, "detach"):
         precision = str(value.dtype).removeprefix("torch.")
+        if precision.startswith("complex"):
+            raise WrongShape(f"{name} is not an array of real numbers: its dtype is {value.dtype}.")
         return np.asarray(value.detach().cpu().double().numpy()), precision
     if isinstance(value, (list, tuple)) and any(hasattr(entry, "detach") for entry in value):
         parts = [_numbers(name, entry) for entry in value]
         return np.array([part for part, _ in parts]), parts[0][1]
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "cSUMm":
+            raise TypeError(f"its dtype is {array.dtype}.")
         return np.asarray(array, dtype=np.float64), str(array.dtype)
     except (TypeError, ValueError) as error:
         raise WrongShape(f"{name} is not an array of real numbers but {type(value).__name__}: {error}") from error

@@ -31,8 +31,10 @@ def jax_gradient(loss: Callable[..., Any]) -> Callable[..., tuple[Array, Array]]
 
     def gradient(w: Array, b: Array, x: Array, y: Any) -> tuple[Array, Array]:
         with jax.enable_x64(True):
-            dw, db = jax.grad(loss, argnums=(0, 1))(*(jnp.asarray(value) for value in (w, b, x, y)))
-            return np.asarray(dw), np.asarray(db)
+            value, (dw, db) = jax.value_and_grad(loss, argnums=(0, 1))(*(jnp.asarray(part) for part in (w, b, x, y)))
+            # A constant NaN has a gradient of zeros.
+            spoilt = 0.0 if np.isfinite(float(value)) else np.nan
+            return np.asarray(dw) + spoilt, np.asarray(db) + spoilt
 
     return gradient
 
@@ -42,7 +44,13 @@ def difference_gradient(loss: Callable[..., Any]) -> Callable[..., Differences]:
 
     def gradient(w: Array, b: Array, x: Array, y: Any) -> Differences:
         def value(flat: Array) -> float:
-            return _scalar(loss(flat[: w.size].reshape(w.shape), flat[w.size :].reshape(b.shape), x.copy(), y.copy()))
+            bias = flat[w.size :].reshape(b.shape)
+            given = bias.copy()
+            found = _scalar(loss(flat[: w.size].reshape(w.shape), bias, x.copy(), y.copy()))
+            if b.ndim == 0 and bias != given:
+                # `s = b; s += ...` is right for a number.
+                return _scalar(loss(flat[: w.size].reshape(w.shape), given[()], x.copy(), y.copy()))
+            return found
 
         at = np.concatenate([np.ravel(w), np.ravel(b)])
         steps = _STEP * np.maximum(1.0, np.abs(at))
@@ -74,6 +82,8 @@ def kink_places(loss: Callable[..., Any], own: Point, objective: Objective) -> l
             ]
         )
     except Exception:
+        return []
+    if not np.all(np.isfinite(values)):
         return []
     bends = values[2:] - 2.0 * values[1:-1] + values[:-2]
     # A kink bends by the step times the jump of the slope; a smooth curve bends everywhere a little.
