@@ -10,6 +10,9 @@ from typing import Any
 from jaxhinge._diagnose._point import Objective, Point
 from jaxhinge._diagnose._probes import LADDER
 
+# Parts that `pairs_by_label` has no use for.
+_OF_A_ROW = {"slope", "margin_labels", "push_labels"}
+
 
 @dataclass(frozen=True)
 class Alteration:
@@ -33,7 +36,11 @@ class Alteration:
         """Both mistakes, or None where they replace the same part or are one cause."""
         if set(self.changes) & set(other.changes) or set(self.causes) & set(other.causes):
             return None
-        return Alteration(tuple(sorted(self.causes + other.causes)), {**self.changes, **other.changes})
+        changes = {**self.changes, **other.changes}
+        if changes.get("rows") == "pairs_by_label" and (set(changes) & _OF_A_ROW or changes.get("mask") == "all"):
+            # Its pushes are +1 and -1; and where every pair pushes it is a plain sum.
+            return None
+        return Alteration(tuple(sorted(self.causes + other.causes)), changes)
 
 
 def alterations(own: Point, objective: Objective) -> list[Alteration]:
@@ -73,9 +80,10 @@ def _regularizer(objective: Objective) -> _Found:
         yield "regularizer_sign_flipped", {"shrinkage": "negative"}
         yield "regularizer_l1", {"shrinkage": "absolute"}
         yield "regularizer_norm_not_squared", {"shrinkage": "norm"}
-        yield "bias_regularized", {"bias_shrinkage": True}
+        yield "bias_regularized", {"bias_shrinkage": "same"}
+        yield "bias_regularized", {"bias_shrinkage": "l2"}
     yield "regularizer_unexpected", {"shrinkage": "fitted"}
-    yield "bias_regularized+regularizer_unexpected", {"shrinkage": "fitted", "bias_shrinkage": True}
+    yield "bias_regularized+regularizer_unexpected", {"shrinkage": "fitted", "bias_shrinkage": "same"}
 
 
 def _bias() -> _Found:
@@ -99,6 +107,7 @@ def _masks(objective: Objective) -> _Found:
         yield "margin_added_to_correct_class", {"mask": "shifted"}
         for low, high in pairwise(LADDER):
             yield "kink_tolerance_too_wide", {"mask": "outer_band", "band": (low, high)}
+            yield "kink_tolerance_too_wide", {"mask": "half_band", "band": (low, high)}
             if high < objective.margin / 1.5:
                 yield "kink_tolerance_too_wide", {"mask": "inner_band", "band": (low, high)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxhinge._diagnose._point import Array, Objective, Point
-from jaxhinge._diagnose._recipe import Labels, Pushes, Recipe, counted, last_alternatives, score_slack
+from jaxhinge._diagnose._recipe import Labels, Pushes, Recipe, counted, last_alternatives, score_slack, weight_in_band
 
 
 def binary_pushes(point: Point, objective: Objective, recipe: Recipe, unit: float) -> list[Pushes]:
@@ -46,7 +46,7 @@ def _push(z: Array, margins: Array, scores: Array, y: Array, recipe: Recipe) -> 
     if recipe.slope == "logistic_zero_one":
         return _sigmoid(scores) - y
     strength = {"hinge": np.ones_like(z), "squared": 2.0 * z, "half_squared": z, "logistic": _sigmoid(-margins)}
-    return -_labels(y, recipe.push_labels) * strength[recipe.slope]
+    return -_labels(y, recipe.push_labels) * strength[recipe.slope] * weight_in_band(z, recipe)
 
 
 def _sigmoid(values: Array) -> Array:

@@ -202,8 +202,10 @@ def advice(cause: str, recipe: Recipe, objective: Objective) -> Advice:
     if cause not in table:
         return Advice("", "")
     low, high = recipe.band
-    outer = recipe.mask == "outer_band"
-    side, role = ("outside", "violators") if outer else ("inside", "satisfied")
+    side, role = {
+        "outer_band": ("outside", "count as violators"),
+        "half_band": ("on both sides of", "push by half"),
+    }.get(recipe.mask, ("inside", "count as satisfied"))
     whole = recipe.whole_sign < 0.0
     words = {
         "l2": objective.l2,
@@ -213,7 +215,7 @@ def advice(cause: str, recipe: Recipe, objective: Objective) -> Advice:
         "sign_formula": "+y_i x_i where -y_i x_i is meant" + (", and -l2 * w" if whole and objective.l2 else ""),
         "sign_mend": "return -dw, -db" if whole else "push = -y * active",
         "band": (
-            f"Rows {side} the kink count as {role} up to a distance between {low:g} and {high:g}; a valid gradient "
+            f"Rows {side} the kink {role} up to a distance between {low:g} and {high:g}; a valid gradient "
             "leaves a choice at margin = 1 exactly, nowhere else."
         ),
     }

@@ -205,13 +205,14 @@ def _shrinkage(point: Point, objective: Objective, recipe: Recipe) -> Array:
         "norm": l2,
         "fitted": recipe.strength,
     }[recipe.shrinkage]
-    w, b = point.w, point.b if recipe.bias_shrinkage else np.zeros(point.b.shape)
+    w, b = point.w, point.b if recipe.bias_shrinkage == "same" else np.zeros(point.b.shape)
+    alone = l2 * point.b if recipe.bias_shrinkage == "l2" else np.zeros(point.b.shape)
     if recipe.shrinkage == "absolute":
         w, b = np.sign(w), np.sign(b)
     elif recipe.shrinkage == "norm":
         length = np.sqrt(np.sum(w**2) + np.sum(b**2))
         w, b = (w / length, b / length) if length > 0.0 else (w, b)
-    return factor * _flat(w, b)
+    return factor * _flat(w, b) + _flat(np.zeros(point.w.shape), alone)
 
 
 def _order(point: Point, recipe: Recipe) -> npt.NDArray[np.int_]:

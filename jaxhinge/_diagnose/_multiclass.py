@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxhinge._diagnose._point import Array, Objective, Point
-from jaxhinge._diagnose._recipe import Mask, Pushes, Recipe, counted, last_alternatives, score_slack
+from jaxhinge._diagnose._recipe import Mask, Pushes, Recipe, counted, last_alternatives, score_slack, weight_in_band
 
 
 def multiclass_pushes(point: Point, objective: Objective, recipe: Recipe, unit: float) -> list[Pushes]:
@@ -88,7 +88,7 @@ def _largest_rival(point: Point, objective: Objective, recipe: Recipe, z: Array,
 
 def _strength(z: Array, recipe: Recipe) -> Array:
     factor = {"squared": 2.0, "half_squared": 1.0}.get(recipe.slope)
-    return np.ones_like(z) if factor is None else factor * z
+    return (1.0 if factor is None else factor * z) * weight_in_band(z, recipe)
 
 
 def _size(fixed: Array, groups: list[tuple[int, Array]], terms: Array, recipe: Recipe) -> Array:

@@ -45,14 +45,16 @@ class Recipe:
       data_sign, whole_sign: The sign of the data term, and of everything.
       shrinkage: The gradient of the regulariser.
       strength: The factor of `w` where `shrinkage` is "fitted".
-      bias_shrinkage: Whether the regulariser includes the bias.
+      bias_shrinkage: Whether the regulariser includes the bias, like the weights or with `l2` whatever they get.
       bias: What the bias gets of the data term.
     """
 
     margin_labels: Labels = "signed"
     push_labels: Labels = "signed"
     margin_bias: float = 1.0
-    mask: Literal["violating", "zero", "inverted", "all", "shifted", "outer_band", "inner_band"] = "violating"
+    mask: Literal["violating", "zero", "inverted", "all", "shifted", "outer_band", "inner_band", "half_band"] = (
+        "violating"
+    )
     band: tuple[float, float] = (0.0, 0.0)
     slope: Literal["hinge", "squared", "half_squared", "logistic", "logistic_zero_one"] = "hinge"
     rows: Literal["all", "last", "last_row", "pairs", "pairs_by_label"] = "all"
@@ -68,7 +70,7 @@ class Recipe:
         "l2", "none", "doubled", "halved", "averaged", "multiplied", "negative", "absolute", "norm", "fitted"
     ] = "l2"
     strength: float = 0.0
-    bias_shrinkage: bool = False
+    bias_shrinkage: Literal["none", "same", "l2"] = "none"
     bias: Literal["same", "zero", "summed", "averaged_alone", "flipped"] = "same"
 
     def altered(self, changes: dict[str, Any]) -> Recipe:
@@ -102,6 +104,9 @@ def counted(z: Array, slack: Array, required: float, recipe: Recipe) -> tuple[Ma
     low, high = recipe.band
     if recipe.mask == "outer_band":
         on, off = -z <= low * 1.001 - slack, -z >= high * 0.999 + slack
+    elif recipe.mask == "half_band":
+        on, off = z >= slack - low * 1.001, z <= -high * 0.999 - slack
+        on &= (z <= low * 1.001 - slack) | (z >= high * 0.999 + slack)
     elif recipe.mask == "inner_band":
         on, off = z >= high * 0.999 + slack, z <= low * 1.001 - slack
         off |= z < -slack
@@ -111,6 +116,12 @@ def counted(z: Array, slack: Array, required: float, recipe: Recipe) -> tuple[Ma
         moved = -z if recipe.mask == "inverted" else z - shift
         on, off = moved > slack, moved < -slack
     return on, ~on & ~off
+
+
+def weight_in_band(z: Array, recipe: Recipe) -> Array:
+    """By how much an entry that pushes does so: by half in the band of a tolerance that halves, else in full."""
+    halved = (np.abs(z) <= recipe.band[0] * 1.001) & (recipe.mask == "half_band")
+    return np.where(halved, 0.5, 1.0)
 
 
 def score_slack(point_x: Array, unit: float) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -69,14 +69,25 @@ class Search:
         if right is not None:
             closer = [] if right.precision == self.start else self._fitting(self._plain(), reading)
             return [found for found in closer if _finer(found.precision, right.precision)] or [right]
-        tiers = [self._plain, self._fitted]
+        best: list[Explanation] = []
+        for tier, fitted in self._tiers(reading):
+            # A fitted strength is closer than l2 in float32 is, and no mistake: it must not displace what fits.
+            if fitted and best:
+                continue
+            found = self._fitting(tier, reading)
+            if found and (not best or _finer(found[0].precision, best[0].precision)):
+                best = found
+            if best and best[0].precision == self.start:
+                break
+        return best
+
+    def _tiers(self, reading: Reading) -> Iterator[tuple[Iterable[Alteration], bool]]:
+        """The simplest mistakes first, and whether they fit the strength of the regulariser."""
+        yield self._plain(), False
+        yield self._fitted(), True
         if reading == "as_given":
-            tiers += [lambda: list(pairs(self._plain_for_pairs())), self._fitted_pairs]
-        for tier in tiers:
-            found = self._fitting(tier(), reading)
-            if found:
-                return found
-        return []
+            yield pairs(self._plain_for_pairs()), False
+            yield self._fitted_pairs(), True
 
     def fit(self, alteration: Alteration, reading: Reading) -> Explanation | None:
         """The explanation by this mistake, if every probe agrees."""
@@ -109,7 +120,8 @@ class Search:
         # Differences need not be a subgradient at a kink of the recipe, but each is between its bounds.
         blurred = precision == "differences"
         return any(
-            one.undefined or (one.bounded(gradient) if blurred else one.contains(gradient))
+            (one.undefined and (recipe.shrinkage == "norm" or not np.any(gradient)))
+            or (one.bounded(gradient) if blurred else one.contains(gradient))
             for one in gradient_sets(point, self.objective, recipe, precision)
         )
 
