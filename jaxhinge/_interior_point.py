@@ -119,24 +119,13 @@ def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
     point = progress.point
-    direction_to = _newton(program, point, newton_system)
-    kappa = _complementarity(program, point)
+    inverse = _inverse(point)
+    direction_to = _newton(program, point, inverse, newton_system)
     predictor = direction_to(_Targets(-point.f * point.s, -point.g * point.xi))
-    predicted = _move(program, point, predictor, jnp.ones_like(kappa))
+    predicted = _move(program, point, predictor, jnp.ones_like(progress.left))
     best = better(progress.best, certify(program, predicted.z, program.c * predicted.f, predicted.scores))
 
-    length = _longest_step(program, point, predictor)
-    reached = _complementarity(program, _move(program, point, predictor, length))
-    target = jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
-    targets = _Targets(
-        target - point.f * point.s - predictor.f * predictor.s,
-        target - point.g * point.xi + predictor.f * predictor.xi,
-    )
-    direction = direction_to(targets)
-    length = _longest_step(program, point, direction)
-    for _ in range(num_correctors):
-        targets, direction, length = _centre(program, point, direction_to, targets, direction, length, target)
-    moved = _move(program, point, direction, jnp.minimum(1, _STEP_FRACTION * length))
+    moved = _corrected(program, point, inverse, direction_to, predictor, num_correctors)
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
     sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.s))
     moved = _choose(sound, moved, point)
@@ -149,26 +138,57 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num
     return Progress(moved, best, left, progress.steps + 1, idle)
 
 
+def _corrected(
+    program: Program,
+    point: Interior,
+    inverse: Interior,
+    direction_to: Callable[[_Targets], Interior],
+    predictor: Interior,
+    num_correctors: int,
+) -> Interior:
+    """The next iterate: Mehrotra's corrector, then Gondzio's."""
+    kappa = _complementarity(program, point)
+    length = _longest_step(program, inverse, predictor)
+    reached = _complementarity(program, _move(program, point, predictor, length))
+    target = jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
+    targets = _Targets(
+        target - point.f * point.s - predictor.f * predictor.s,
+        target - point.g * point.xi + predictor.f * predictor.xi,
+    )
+    direction = direction_to(targets)
+    length = _longest_step(program, inverse, direction)
+    for _ in range(num_correctors):
+        targets, direction, length = _centre(program, point, inverse, direction_to, targets, direction, length, target)
+    return _move(program, point, direction, jnp.minimum(1, _STEP_FRACTION * length))
+
+
 def newton_weight(program: Program, point: Interior) -> jax.Array:
     """The diagonal D of the Newton system."""
     return program.c / (point.s / point.f + (0.5 if program.squared else point.xi / point.g))
 
 
-def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> Callable[[_Targets], Interior]:
+def _inverse(point: Interior) -> Interior:
+    """The reciprocals of the fractions and slacks: each step divides by them a dozen times."""
+    return point._replace(f=1 / point.f, g=1 / point.g, s=1 / point.s, xi=1 / point.xi)
+
+
+def _newton(
+    program: Program, point: Interior, inverse: Interior, newton_system: NewtonSystem
+) -> Callable[[_Targets], Interior]:
     """The Newton direction at `point` for any right-hand side of the complementarity equations."""
-    _, _, f, g, s, xi = point
+    _, _, f, _, s, xi = point
     dual_residual = program.penalty * point.z + program.q - program.at @ (program.c * f)
     primal_residual = program.r - point.scores - xi + s
-    weight = newton_weight(program, point) / program.c
+    weight = 1 / (s * inverse.f + (0.5 if program.squared else xi * inverse.g))
     factored = newton_system.factor(program.c * weight)
 
     def direction_to(targets: _Targets) -> Interior:
-        rhs = primal_residual + targets.lower / f - (0 if program.squared else targets.upper / g)
+        rhs = primal_residual + targets.lower * inverse.f - (0 if program.squared else targets.upper * inverse.g)
         dz = newton_system.solve(factored, program.at @ (program.c * weight * rhs) - dual_residual)
         dscores = dz @ program.at
         df = weight * (rhs - dscores)
-        dxi = df / 2 if program.squared else (targets.upper + xi * df) / g
-        return Interior(dz, dscores, df, -df, (targets.lower - s * df) / f, dxi)
+        dxi = df / 2 if program.squared else (targets.upper + xi * df) * inverse.g
+        return Interior(dz, dscores, df, -df, (targets.lower - s * df) * inverse.f, dxi)
 
     return direction_to
 
@@ -176,6 +196,7 @@ def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> C
 def _centre(
     program: Program,
     point: Interior,
+    inverse: Interior,
     direction_to: Callable[[_Targets], Interior],
     targets: _Targets,
     direction: Interior,
@@ -191,7 +212,7 @@ def _centre(
 
     corrected = _Targets(targets.lower + correction(ahead.f * ahead.s), targets.upper + correction(ahead.g * ahead.xi))
     new = direction_to(corrected)
-    new_length = _longest_step(program, point, new)
+    new_length = _longest_step(program, inverse, new)
     pays = new_length >= length + 0.003
     return (
         _choose(pays, corrected, targets),
@@ -216,16 +237,12 @@ def _complementarity(program: Program, point: Interior) -> jax.Array:
     return _complementarity_gap(program, point) / ((1 if program.squared else 2) * jnp.sum(program.c))
 
 
-def _longest_step(program: Program, point: Interior, direction: Interior) -> jax.Array:
+def _longest_step(program: Program, inverse: Interior, direction: Interior) -> jax.Array:
     """The longest step, at most 1, that keeps every fraction and slack from changing sign."""
-
-    def limit(value: jax.Array, change: jax.Array) -> jax.Array:
-        return jnp.min(jnp.where(change < 0, -value / jnp.where(change < 0, change, -1), 1))
-
-    limits = [limit(point.f, direction.f), limit(point.s, direction.s)]
+    shrink = [direction.f * inverse.f, direction.s * inverse.s]
     if not program.squared:
-        limits += [limit(point.g, direction.g), limit(point.xi, direction.xi)]
-    return jnp.minimum(1, jnp.min(jnp.stack(limits)))
+        shrink += [direction.g * inverse.g, direction.xi * inverse.xi]
+    return 1 / jnp.maximum(1, -jnp.min(jnp.stack([jnp.min(ratio) for ratio in shrink])))
 
 
 def _choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:

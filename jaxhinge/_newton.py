@@ -30,7 +30,8 @@ class NewtonSystem(NamedTuple):
 def by_features(program: Program) -> Callable[[jax.Array | bool], NewtonSystem]:
     """The p x p system itself; where `quick`, which may be traced, its matrix product is made in float32."""
     low = _blocked(program.at.astype(jnp.float32))
-    full = _blocked(program.at)
+    # The float64 product is seldom made: it is not worth a second copy of the rows in blocks.
+    full = program.at
 
     def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
         root, scale = factored
