@@ -171,3 +171,26 @@ def test_a_loss_whose_score_begins_as_the_bias_is_right():
         return total / len(x) + L2 / 2 * float(np.sum(np.square(w)))
 
     assert jh.diagnose_loss(loss, *problem(), l2=L2).ok
+
+
+def untraced(dtype, margin=1.0):
+    def loss(w, b, x, y):
+        w, b, x, y = (np.asarray(value, dtype) for value in (w, b, x, y))
+        return float(np.mean(np.maximum(0, margin - y * (x @ w + b))) + dtype(L2 / 2) * w @ w)
+
+    return loss
+
+
+@pytest.mark.parametrize("margin", [1.0, 2.0])
+def test_differences_of_float32_values_are_not_judged(margin):
+    diagnosis = jh.diagnose_loss(untraced(np.float32, margin), *problem(), l2=L2)
+    assert (diagnosis.ok, diagnosis.cause) == (False, "unknown")
+    assert str(diagnosis).startswith("NOT JUDGED.")
+    assert "float64" in diagnosis.findings[0]
+    assert "WRONG" not in str(diagnosis)
+    assert jh.diagnose_loss(untraced(np.float64), *problem(), l2=L2).ok
+
+
+def test_differences_on_many_features():
+    assert jh.diagnose_loss(untraced(np.float64), *problem(8, 400), l2=L2).ok
+    assert jh.diagnose_loss(untraced(np.float64), *problem(8, 400), l2=0.0).cause == "regularizer_unexpected"

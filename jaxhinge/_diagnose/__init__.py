@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from jaxhinge._diagnose._diagnosis import Diagnosis
-from jaxhinge._diagnose._examine import Examination
+from jaxhinge._diagnose._examine import Examination, not_judged
 from jaxhinge._diagnose._point import checked_point, objective_of
-from jaxhinge._diagnose._user_loss import difference_gradient, jax_gradient, kink_places, traces
+from jaxhinge._diagnose._user_loss import coarse, difference_gradient, jax_gradient, kink_places, traces
 from jaxhinge.losses import hinge_loss
 
 __all__ = ["Diagnosis", "assert_valid_gradient", "diagnose", "diagnose_loss"]
@@ -105,8 +105,9 @@ def diagnose_loss(
         \partial \Big( \frac1n \sum_i \mathrm{loss\_fn}(x_i \cdot w + b, y_i) + \frac{l2}{2} \|w\|^2 \Big)
 
     A loss that JAX can trace is differentiated in float64, so that what its gradient does at the
-    kink is judged too. Any other is judged by differences of its values, away from kinks. Either
-    way a kink that sits at another margin than it should is found.
+    kink is judged too. Any other is judged by differences of its values, away from kinks; for
+    that they must be float64, and where they are float32 nothing is judged: the cause is "unknown", and
+    the report says why. Either way a kink that sits at another margin than it should is found.
 
     Args:
       user_loss: `user_loss(w, b, x, y)`, one number, regularisation included.
@@ -138,6 +139,8 @@ def diagnose_loss(
     own = checked_point(params, x, y, objective)
     if traces(user_loss, own):
         diagnosis = Examination(jax_gradient(user_loss), own, objective).diagnosis()
+    elif coarse(user_loss, own):
+        return not_judged(own, objective)
     else:
         diagnosis = Examination(difference_gradient(user_loss), own, objective, beside_kinks=False).diagnosis()
     places = [] if diagnosis.ok else kink_places(user_loss, own, objective)

@@ -241,3 +241,20 @@ def _rounded(x: Array, bits: int) -> Array:
     """The nearest numbers with so many significant binary digits."""
     fraction, exponent = np.frexp(x)
     return np.asarray(np.ldexp(np.round(np.ldexp(fraction, bits)), exponent - bits))
+
+
+def not_judged(own: Point, objective: Objective) -> Diagnosis:
+    """The answer where the values of a loss are float32."""
+    rows = rows_on_kink(own, objective, "float64")
+    told = (
+        "The values of the loss are float32, and their differences are lost in its rounding. Compute the loss in "
+        "float64, or take its gradient in your framework and give that to jaxhinge.diagnose."
+    )
+    return Diagnosis(
+        ok=False,
+        cause="unknown",
+        findings=(told,),
+        kink_rows=rows,
+        kink_fractions=np.full(len(rows), np.nan),
+        precision="float32",
+    )

@@ -27,6 +27,8 @@ def report(diagnosis: Facts) -> str:
         parts.append(textwrap.fill(_kink_rows(diagnosis), _WIDTH))
     if diagnosis.mends:
         parts.append("Change:\n" + "\n".join(f"    {mend}" for mend in diagnosis.mends))
+    if diagnosis.num_points == 0:
+        return "\n\n".join(parts)
     if diagnosis.cause == "unknown":
         parts.append(textwrap.fill(_TRY_NEXT, _WIDTH))
     parts.append(
@@ -38,6 +40,8 @@ def report(diagnosis: Facts) -> str:
 def _verdict(diagnosis: Facts) -> str:
     if diagnosis.ok:
         return "RIGHT: a valid gradient at every point tried."
+    if diagnosis.num_points == 0:
+        return "NOT JUDGED."
     if diagnosis.cause == "unknown":
         return "WRONG: not a valid gradient, and none of the known causes explains it."
     return f"WRONG: {diagnosis.cause}"

@@ -39,6 +39,22 @@ def jax_gradient(loss: Callable[..., Any]) -> Callable[..., tuple[Array, Array]]
     return gradient
 
 
+def coarse(loss: Callable[..., Any], own: Point) -> bool:
+    """Whether the values are float32, whatever type they come in: differences would drown in their rounding."""
+    rng = np.random.default_rng(0)
+    values = set[float]()
+    try:
+        for _ in range(4):
+            w, b = rng.normal(size=own.w.shape), np.asarray(rng.normal(size=own.b.shape))
+            values.add(_scalar(loss(w, b, own.x.copy(), own.y.copy())))
+    except Exception:
+        return False
+    # A float64 has more digits, unless it is 0, a count or not finite.
+    return sum(np.isfinite(value) and value % 0.125 != 0.0 for value in values) > 1 and all(
+        not np.isfinite(value) or value == float(np.float32(value)) for value in values
+    )
+
+
 def difference_gradient(loss: Callable[..., Any]) -> Callable[..., Differences]:
     """The mean of the two one-sided differences of each coordinate; at a kink of all of them, fraction 1/2."""
 
