@@ -1,12 +1,12 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
 from jaxhinge import losses
-from jaxhinge._core import Status
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
 from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._rows import Status
 from jaxhinge._solve import Solution, solve
 from jaxhinge._solve_variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
 from jaxhinge._train import make_train_step, train

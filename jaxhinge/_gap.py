@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
-from jaxhinge._core import Config, Start, gap_of_rows
+from jaxhinge._core import gap_of_rows
 from jaxhinge._precision import in_float64
 from jaxhinge._problem import (
     binary_problem,
@@ -23,6 +23,7 @@ from jaxhinge._problem import (
     weighed,
     weighed_and_padded,
 )
+from jaxhinge._rows import Config, Start
 from jaxhinge._solve import Loss
 
 # Relative: the dual point is improved this far, or as far as the precision goes.

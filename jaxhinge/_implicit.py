@@ -26,8 +26,9 @@ import numpy as np
 
 from jaxhinge import _interior_point, _newton
 from jaxhinge._certificate import Program
-from jaxhinge._core import Answer, Config, Rows, Start, build, cold_progress, solve_rows
+from jaxhinge._core import cold_progress, solve_rows
 from jaxhinge._precision import in_float64
+from jaxhinge._rows import Answer, Config, Rows, Start, build
 
 # Complementarity is followed this far, relative to the objective, before the solution is differentiated.
 _TIGHT = 1e-13

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge import _checks
-from jaxhinge._core import Config, Method, Rows
+from jaxhinge._rows import Config, Method, Rows
 
 NDArray = np.ndarray[Any, Any]
 _POSITIVE = "a number above 0"

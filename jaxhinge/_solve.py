@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
-from jaxhinge._core import Answer, Config, Method, Start, Status, solve_rows
+from jaxhinge._core import solve_rows
 from jaxhinge._implicit import differentiable
 from jaxhinge._objective import LinearParams
 from jaxhinge._precision import in_float64
@@ -26,6 +26,7 @@ from jaxhinge._problem import (
     weighed,
     weighed_and_padded,
 )
+from jaxhinge._rows import Answer, Config, Method, Start, Status
 
 Loss = Literal["hinge", "squared_hinge"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
-from jaxhinge._core import Config
 from jaxhinge._problem import Problem, config_of, host_l2, host_rows, is_traced, traced_rows
+from jaxhinge._rows import Config
 from jaxhinge._solve import Solution, SolverOptions, solve_problem
 
 _IN_0_1 = "a number strictly between 0 and 1"
