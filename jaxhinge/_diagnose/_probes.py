@@ -161,7 +161,7 @@ class _Maker:
         """
         d = len(self.own.w)
         w = self._short_weights()
-        b = np.asarray(self.rng.choice([-0.5, 0.5], size=self.own.b.shape))
+        b = np.asarray(self.rng.choice([-0.5, 0.5], size=self.own.b.shape), np.float64)
         total = self.rows or len(targets) + others
         wanted = [*targets[:total], *[None] * max(0, total - len(targets))]
         rows, labels = [], []
@@ -175,8 +175,8 @@ class _Maker:
     def _short_weights(self) -> Array:
         """Weights whose slopes towards the kink are powers of two, and not all of them 0."""
         if self.own.w.ndim == 1:
-            return self.rng.choice([-1.0, -0.5, 0.5, 1.0], size=self.own.w.shape)
-        w = self.rng.choice([-0.5, 0.5, 1.5], size=self.own.w.shape)
+            return np.asarray(self.rng.choice([-1.0, -0.5, 0.5, 1.0], size=self.own.w.shape), np.float64)
+        w = np.asarray(self.rng.choice([-0.5, 0.5, 1.5], size=self.own.w.shape), np.float64)
         if len(w) == 1:
             # On one feature, classes of equal weight would tie everywhere.
             w[0] = self.rng.permutation(self.own.num_classes) - self.own.num_classes // 2
@@ -214,7 +214,7 @@ class _Maker:
     def _candidates(self, w: Array, b: Array, count: int) -> tuple[Array, npt.NDArray[np.float64]]:
         x = self.rng.normal(size=(count, len(self.own.w)))
         if w.ndim == 1:
-            return x, self.rng.choice([-1.0, 1.0], size=count)
+            return x, np.asarray(self.rng.choice([-1.0, 1.0], size=count), np.float64)
         labels = self.rng.integers(self.own.num_classes, size=count)
         best = np.argmax(x @ w + b, axis=1)
         return x, np.where(self.rng.random(count) < 0.5, best, labels).astype(np.float64)
