@@ -70,7 +70,8 @@ class Examination:
         own = [probe for probe in own if self._conclusive(probe)] or own
         made = self._synthetic(None)
         # The bar appears only where the whole takes longer than two seconds.
-        with tqdm(total=len(own) + len(made), desc="jaxhinge.diagnose", delay=2.0, leave=False) as bar:
+        # disable=None: no bar where stderr is not a terminal.
+        with tqdm(total=len(own) + len(made), desc="jaxhinge.diagnose", delay=2.0, leave=False, disable=None) as bar:
             self.evidence = self._judged(own, bar)
             if self.evidence[0].returned.gradient is None:
                 return
