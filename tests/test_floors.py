@@ -20,6 +20,7 @@ HOUSE = [
     (1, "losses", ["losses", "losses.*"]),
     (2, "objective", ["_objective"]),
     (3, "training", ["_train", "_batches", "_hoist", "_optimizer", "_epochs"]),
+    (3, "scale", ["_mesh", "_checkpoint", "_files", "_prefetch", "_blocks"]),
     (3, "certificate", ["_certificate*", "_precision"]),
     (
         4,
@@ -35,10 +36,13 @@ HOUSE = [
             "_newton",
             "_cholesky",
             "_implicit",
+            "_multiclass_*",
+            "_stream*",
+            "_lanes",
         ],
     ),
     (5, "fit", ["_fit*"]),
-    (5, "sweep", ["_sweep*"]),
+    (5, "sweep", ["_sweep*", "_path", "_folds", "_scores"]),
     (5, "diagnose", ["_diagnose*"]),
     (6, "sklearn", ["sklearn", "sklearn.*"]),
     (6, "plot", ["plot", "plot.*"]),
@@ -49,7 +53,10 @@ SIDEWAYS = {("kink", "checks")}
 EVERYWHERE = {"jax", "numpy"}
 OUTSIDE = {
     "training": {"optax"},
+    "scale": {"orbax"},
     "fit": {"tqdm"},
+    "sweep": {"tqdm"},
+    "solver": {"tqdm"},
     "diagnose": {"tqdm", "matplotlib"},
     "sklearn": {"sklearn", "scipy"},
     "plot": {"matplotlib"},
