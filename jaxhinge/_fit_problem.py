@@ -16,14 +16,14 @@ from jaxhinge._objective import LinearParams
 
 NDArray = np.ndarray[Any, Any]
 
-_BINARY: set[Any] = {losses.hinge_loss, losses.squared_hinge_loss, losses.smooth_hinge_loss, losses.perceptron_loss}
-_MULTICLASS: set[Any] = {
+BINARY: set[Any] = {losses.hinge_loss, losses.squared_hinge_loss, losses.smooth_hinge_loss, losses.perceptron_loss}
+MULTICLASS: set[Any] = {
     losses.multiclass_hinge_loss,
     losses.weston_watkins_loss,
     losses.one_vs_rest_hinge_loss,
     losses.multiclass_perceptron_loss,
 }
-_REGRESSION: set[Any] = {losses.epsilon_insensitive_loss, losses.squared_epsilon_insensitive_loss, losses.pinball_loss}
+REGRESSION: set[Any] = {losses.epsilon_insensitive_loss, losses.squared_epsilon_insensitive_loss, losses.pinball_loss}
 _NOT_NEGATIVE = "a finite number, at least 0"
 
 
@@ -34,7 +34,7 @@ def fit_problem(
     l2 = _checks.check_host_number("l2", l2, meaning=_NOT_NEGATIVE, valid=lambda value: value >= 0)
     x = _checks.host_real("x", x)
     _checks.check_features("x", x)
-    x = _cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
+    x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     weight = None
     if sample_weight is not None:
@@ -45,8 +45,8 @@ def fit_problem(
     y = _checks.host_array("y", y)
     _checks.check_rows("y", y, len(x))
     y, classes = _targets(y, weight, unwrapped(loss_fn), num_classes)
-    y = y.astype(np.int32) if classes else _cast("y", y, dtype)
-    spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in _REGRESSION else 1.0
+    y = y.astype(np.int32) if classes else cast("y", y, dtype)
+    spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in REGRESSION else 1.0
     return Problem(x, y, weight, spread or 1.0, l2, [], None, None, None, None, None), classes
 
 
@@ -54,27 +54,32 @@ def _targets(
     y: NDArray, weight: NDArray | None, loss_fn: Callable[..., jax.Array], num_classes: int | None
 ) -> tuple[NDArray, int | None]:
     """Check `y` for what the loss needs; a loss of another origin takes labels where `num_classes` is given."""
-    if num_classes is not None:
-        _checks.host_integer("num_classes", num_classes, at_least=2)
-        if loss_fn in _BINARY | _REGRESSION:
-            raise ValueError(
-                f"num_classes={num_classes} needs a multiclass loss_fn, such as "
-                f"jaxhinge.losses.multiclass_hinge_loss; {loss_fn.__name__} takes one score per row."
-            )
-    if loss_fn in _MULTICLASS or num_classes is not None:
+    check_num_classes(num_classes, loss_fn)
+    if loss_fn in MULTICLASS or num_classes is not None:
         return y, _checks.check_class_labels("y", y, num_classes, weight)
-    if loss_fn in _BINARY:
+    if loss_fn in BINARY:
         _checks.check_binary_targets("y", y, weight)
     else:
         _checks.check_real_targets("y", y)
     return y, None
 
 
+def check_num_classes(num_classes: int | None, loss_fn: Callable[..., jax.Array]) -> None:
+    """Classes are counted for losses of one score per class only."""
+    if num_classes is not None:
+        _checks.host_integer("num_classes", num_classes, at_least=2)
+        if loss_fn in BINARY | REGRESSION:
+            raise ValueError(
+                f"num_classes={num_classes} needs a multiclass loss_fn, such as "
+                f"jaxhinge.losses.multiclass_hinge_loss; {loss_fn.__name__} takes one score per row."
+            )
+
+
 def origin_of(problem: Problem, classes: int | None, loss_fn: Callable[..., jax.Array]) -> LinearParams:
     """Zeros; the bias of a regression starts at the median."""
     shape = () if classes is None else (classes,)
     dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
-    regression = unwrapped(loss_fn) in _REGRESSION
+    regression = unwrapped(loss_fn) in REGRESSION
     bias: Any = np.full(shape, np.median(problem.y) if regression else 0, dtype)
     weights: Any = np.zeros((problem.x.shape[1], *shape), dtype)
     return LinearParams(weights, bias)
@@ -98,7 +103,7 @@ def given_params(params: Any, problem: Problem, classes: int | None) -> LinearPa
     return LinearParams(given[0], given[1])
 
 
-def _cast(name: str, array: NDArray, dtype: Any) -> NDArray:
+def cast(name: str, array: NDArray, dtype: Any) -> NDArray:
     """In the dtype that JAX would use for this one; finite before and after."""
     narrow = jax.dtypes.canonicalize_dtype(dtype)
     with np.errstate(over="ignore"):
