@@ -1,6 +1,7 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
 from jaxhinge import losses
+from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
 from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
@@ -14,6 +15,7 @@ from jaxhinge._train import make_train_step, train
 __version__ = "0.1.0"
 
 __all__ = [
+    "Checkpoints",
     "Diagnosis",
     "FitResult",
     "LinearParams",

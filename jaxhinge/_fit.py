@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
-import time
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from jaxhinge import _checks, losses
-from jaxhinge._epochs import Carry, Problem, Settings, run_epochs, start
+from jaxhinge._blocks import is_mapped
+from jaxhinge._checkpoint import Checkpoints
+from jaxhinge._epochs import Settings
 from jaxhinge._fit_problem import NDArray, fit_problem, given_params, origin_of
+from jaxhinge._fit_run import Host, OnInterrupt, as_checkpoints, check_on_interrupt, run, run_facts
+from jaxhinge._fit_stream import NEEDS_VALUES, Options, fit_stream, mapped_source, outside_source
 from jaxhinge._gap import duality_gap
 from jaxhinge._hoist import freeze, split
 from jaxhinge._objective import LinearParams
 from jaxhinge._train import Optimizer
 
-_LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
-_REDRAW = 0.2
 _NOT_NEGATIVE = "a finite number, at least 0"
-
-# Raised where an optimizer or a loss branches on one of its numbers, or needs it in NumPy.
-_NEEDS_VALUES = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
 
 
 class History(NamedTuple):
     """What happened, per epoch, as NumPy arrays `(epochs,)`; `history["loss"]` is `history.loss`.
 
     Attributes:
-      loss: The whole objective on all rows, at the parameters that `fit` would have returned then.
+      loss: The whole objective on all rows, at the parameters that `fit` would have returned then. Of batches that
+        are streamed, the mean of what the steps of the epoch saw, each on its own batch before it moved.
     """
 
     loss: NDArray
@@ -55,12 +49,14 @@ class FitResult(NamedTuple):
       history: Per epoch; `history.loss[-1]` is `jaxhinge.loss` of `params`, up to rounding.
       stopped_early: Whether `tol` ended the run before its last epoch.
       certificate: Computes `gap`, from the data, to which it holds on.
+      interrupted: Whether Ctrl-C ended the run (with `on_interrupt="return"`).
     """
 
     params: LinearParams
     history: History
     stopped_early: bool
     certificate: Callable[[], float]
+    interrupted: bool = False
 
     @property
     def gap(self) -> float:
@@ -74,11 +70,12 @@ class FitResult(NamedTuple):
 
 def fit(
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     l2: ArrayLike,
     optimizer: Optimizer | None = None,
     epochs: int = 100,
+    steps_per_epoch: int | None = None,
     batch_size: int | None = None,
     key: jax.Array | None = None,
     params: tuple[ArrayLike, ArrayLike] | None = None,
@@ -90,6 +87,8 @@ def fit(
     tol: float | None = None,
     patience: int = 5,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+    on_interrupt: OnInterrupt = "raise",
     **loss_options: Any,
 ) -> FitResult:
     r"""Minimise `jaxhinge.loss` over an affine model with an optax optimizer. Host only.
@@ -97,8 +96,14 @@ def fit(
     Every epoch visits every row once in a new random order. The objective of a batch is the weighted
     mean over its rows, plus the regulariser; the last batch of an epoch has the rows that remain.
 
+    Data need not fit in memory. A memory-mapped `x` (`numpy.load(..., mmap_mode="r")`) is read in chunks of
+    neighbouring rows, in a random order, and mixed over 32 of them. Without `y`, `x` is any iterable of batches
+    `(x, y)` or `(x, y, sample_weight)`, or a function that makes one for each epoch; their order is theirs. A thread
+    reads, checks and pads batches while the device works, and batches of different sizes share one compiled step.
+
     Args:
-      x: Features `(n, d)`: a NumPy or JAX array, lists, a data frame. Finite numbers.
+      x: Features `(n, d)`: a NumPy or JAX array, lists, a data frame, a memory-mapped file. Finite numbers. Or, without
+        `y`, batches.
       y: `(n,)`: -1 and +1; labels `0..k-1` for the multiclass losses; real targets for the
         regression losses.
       l2: The strength of regularisation, one number, at least 0.
@@ -106,7 +111,9 @@ def fit(
         to an epoch). A new learning rate, or any other float in it, does not compile again. None
         takes a preconditioned stochastic gradient method that needs no tuning; features need not be
         standardised for it.
-      epochs: Passes over the data, at least 1.
+      epochs: Passes over the data, at least 1. An iterator, such as a generator, allows for one.
+      steps_per_epoch: For streamed data: the batches that make an epoch. They go on where the last epoch ended, and
+        from the beginning where they end, so that a generator may be endless. None ends an epoch with the data.
       batch_size: Rows in a batch; None chooses by `n`, from 1 to 512.
       key: `jax.random.key(seed)` for the order of the rows; None is seed 0.
       params: Where to start, e.g. the `params` of another fit. None starts from 0, and for the
@@ -122,6 +129,12 @@ def fit(
       patience: See `tol`, at least 1.
       progress: Whether to draw a progress bar; None draws one on a terminal where the run takes
         more than two seconds.
+      checkpoint: A directory, or `Checkpoints(directory, ...)`, where the run is saved as it goes. Called again with
+        the same arguments, `fit` goes on from there to the same bits as a run that was never stopped (on the same
+        machine and versions); with others it raises an error that lists them. Functions are told apart by their names
+        and the numbers in them.
+      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt at once, or "return" what was reached, the last whole
+        epoch. Either way it is saved first, where there is a `checkpoint`.
       **loss_options: For `loss_fn`: `subgradient=`, `kink_tol=`, `margin=`, ...
 
     Returns:
@@ -130,7 +143,8 @@ def fit(
 
     Raises:
       ValueError: Shapes do not fit, values are not finite, targets are not what `loss_fn` needs,
-        all rows are of one class, `l2` or a weight is negative, or a count is too small.
+        all rows are of one class, `l2` or a weight is negative, or a count is too small. Where they
+        come in batches, the batch is named.
       TypeError: Something is not a number, or is traced (`jaxhinge.train` works under jit and vmap).
 
     References:
@@ -147,13 +161,26 @@ def fit(
     >>> result.history.loss.shape
     (50,)
     """
+    checkpoints, on_interrupt = as_checkpoints(checkpoint), check_on_interrupt(on_interrupt)
+    if y is None or is_mapped(x):
+        if checkpoints is not None:
+            raise ValueError(
+                "checkpoint is for arrays in memory. For streamed data, write the loop: jaxhinge.make_train_step, and "
+                "jaxhinge.Checkpoints to save its state and the position in the data."
+            )
+        return _fit_stream(x, y, sample_weight, batch_size, key, Options(
+            l2, optimizer, epochs, steps_per_epoch, params, loss_fn, loss_options, num_classes, regularize_bias,
+            average_from, tol, patience, progress,
+        ))  # fmt: skip
+    if steps_per_epoch is not None:
+        raise ValueError("steps_per_epoch is for streamed data; an array has ceil(n / batch_size) steps to an epoch.")
     value = (optimizer, loss_fn, loss_options)
     problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
     problem = problem._replace(
         key=jax.random.key(0) if key is None else key,
         epochs=_checks.host_integer("epochs", epochs, at_least=1),
         average_from=0 if average_from is None else _average_from(average_from, epochs),
-        tol=-1.0 if tol is None else _checks.check_host_number("tol", tol, meaning=_NOT_NEGATIVE, valid=_not_negative),
+        tol=-1.0 if tol is None else _tolerance(tol),
         patience=_checks.host_integer("patience", patience, at_least=1),
     )
     origin = origin_of(problem, classes, loss_fn) if params is None else given_params(params, problem, classes)
@@ -161,17 +188,44 @@ def fit(
     size = _checks.host_integer("batch_size", size, at_least=1)
     structure, numbers = split(value)
     settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs))
+    given = origin if params is not None else None
+    facts = functools.partial(run_facts, structure, numbers, settings, problem, given)
+    host = Host(progress, checkpoints, facts, on_interrupt)
     try:
-        carry = _run(settings, problem._replace(numbers=numbers), origin, progress)
-    except _NEEDS_VALUES:
-        carry = _run(settings._replace(structure=freeze(value)), problem, origin, progress)
+        carry, interrupted = run(settings, problem._replace(numbers=numbers), origin, host)
+    except NEEDS_VALUES:
+        carry, interrupted = run(settings._replace(structure=freeze(value)), problem, origin, host)
     found = carry.state.params if average_from is None else carry.mean
     stopped = tol is not None and int(carry.stale) >= patience
     history = History(np.asarray(carry.history)[: int(carry.epoch)])
     certificate = functools.cache(
         functools.partial(_gap, found, x, y, l2, sample_weight, regularize_bias, loss_fn, loss_options)
     )
-    return FitResult(found, history, stopped, certificate)
+    return FitResult(found, history, stopped, certificate, interrupted)
+
+
+def _fit_stream(x: Any, y: Any, sample_weight: Any, batch_size: int | None, key: Any, options: Options) -> FitResult:
+    epochs = _checks.host_integer("epochs", options.epochs, at_least=1)
+    if options.average_from is not None:
+        _average_from(options.average_from, epochs)
+    if options.steps_per_epoch is not None:
+        _checks.host_integer("steps_per_epoch", options.steps_per_epoch, at_least=1)
+    _checks.host_integer("patience", options.patience, at_least=1)
+    options = options._replace(
+        l2=_checks.check_host_number("l2", options.l2, meaning=_NOT_NEGATIVE, valid=_not_negative),
+        tol=-1.0 if options.tol is None else _tolerance(options.tol),
+    )
+    if y is None:
+        source = outside_source(x, sample_weight, batch_size, key)
+    else:
+        source, classes = mapped_source(x, y, sample_weight, batch_size or _batch_size(len(x)), key, options)
+        options = options._replace(num_classes=classes)
+    found, history, stale = fit_stream(source, options)
+    return FitResult(found, History(history), stale, _no_gap)
+
+
+def _no_gap() -> float:
+    raise ValueError("There is no certificate of a fit to streamed data: history.loss says what its batches saw.")
 
 
 def _gap(
@@ -195,31 +249,6 @@ def _gap(
     return float(gap)
 
 
-def _run(settings: Settings, problem: Problem, origin: LinearParams, progress: bool | None) -> Carry:
-    """All epochs in one call or, where a progress bar may be drawn, in calls that leave time to draw it."""
-    carry: Carry = start(settings, problem, origin)
-    epochs = problem.epochs
-    if progress is False or (progress is None and not sys.stderr.isatty()):
-        carry = run_epochs(settings, problem, carry, epochs)
-        return carry
-    carry = run_epochs(settings, problem, carry, 1)
-    done, chunk, bar = int(carry.epoch), 1, None
-    began = time.perf_counter()  # only now, with everything compiled
-    while done < epochs and int(carry.stale) < problem.patience:
-        carry = run_epochs(settings, problem, carry, min(epochs, done + chunk))
-        done = int(carry.epoch)
-        pace = (time.perf_counter() - began) / (done - 1)
-        chunk = max(1, int(_REDRAW / pace))
-        if bar is None and (progress or pace * epochs > _LONG_RUN):
-            bar = tqdm(total=epochs, unit="epoch", file=sys.stderr)
-        if bar is not None:
-            bar.set_postfix(loss=f"{float(carry.history[done - 1]):.4g}", refresh=False)
-            bar.update(done - bar.n)
-    if bar is not None:
-        bar.close()
-    return carry
-
-
 def _batch_size(n: int) -> int:
     """A power of two: about 24 steps to an epoch of a small data set, 150 of a large one."""
     fine, coarse = (1 << round(math.log2(max(1, n / steps))) for steps in (24, 150))
@@ -230,6 +259,10 @@ def _average_from(epoch: int, epochs: int) -> int:
     if _checks.host_integer("average_from", epoch, at_least=0) >= epochs:
         raise ValueError(f"average_from must be an epoch of the run, 0..{epochs - 1}; got {epoch}.")
     return epoch
+
+
+def _tolerance(tol: Any) -> float:
+    return _checks.check_host_number("tol", tol, meaning=_NOT_NEGATIVE, valid=_not_negative)
 
 
 def _power_of_two(epochs: int) -> int:

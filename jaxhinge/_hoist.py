@@ -84,6 +84,30 @@ def join(structure: Static, numbers: list[Any]) -> Any:
     return structure.make(structure.code, [join(part, numbers) for part in structure.parts])
 
 
+def describe(structure: Static) -> str:
+    """The structure in words that are the same in every process: functions by module and name, numbers as `#`."""
+    if isinstance(structure, _Number):
+        return "#"
+    if isinstance(structure, _Frozen):
+        return describe(structure.key[0])  # type: ignore[index]
+    if isinstance(structure, _Constant):
+        value = structure.value
+        if value is None or isinstance(value, (bool, int, str, bytes)):
+            return repr(value)
+        named = value if hasattr(value, "__qualname__") else type(value)
+        return f"{named.__module__}.{named.__qualname__}"
+    parts = ", ".join(describe(part) for part in structure.parts if part != _Constant(None))
+    return f"{_named(structure.code)}({parts})"
+
+
+def _named(code: Any) -> str:
+    if isinstance(code, tuple) and len(code) == 3 and isinstance(code[0], types.CodeType):
+        return f"{code[1].value['__name__']}.{code[0].co_qualname}"
+    if isinstance(code, tuple):
+        return "keys " + " ".join(repr(key.value) for key in code)
+    return code.__qualname__ if isinstance(code, type) else ""
+
+
 def _split(value: Any, numbers: list[Any], depth: int) -> Static:
     if isinstance(value, (float, np.floating, np.ndarray, jax.Array)):
         numbers.append(value)

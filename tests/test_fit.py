@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import jaxhinge as jh
-from jaxhinge import _fit
+from jaxhinge import _fit_run
 from jaxhinge._hoist import freeze, join, split
 
 NDArray = np.ndarray[Any, Any]
@@ -404,7 +404,7 @@ def test_no_bar_unless_it_is_wanted(capfd: Any, monkeypatch: Any) -> None:
     assert capfd.readouterr().err == ""
     shown = jh.fit(X, Y, **RUN, progress=True).params
     assert "4/4" in capfd.readouterr().err
-    monkeypatch.setattr(_fit.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(_fit_run.sys.stderr, "isatty", lambda: True, raising=False)
     assert_same(jh.fit(X, Y, **RUN).params, expected)
     assert capfd.readouterr().err == ""  # a terminal, but the run is short
     assert_same(shown, expected)
