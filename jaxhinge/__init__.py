@@ -1,6 +1,6 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
-from jaxhinge import losses
+from jaxhinge import losses, plot
 from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
 from jaxhinge._fit import FitResult, fit
@@ -32,6 +32,7 @@ __all__ = [
     "loss",
     "losses",
     "make_train_step",
+    "plot",
     "positive_part",
     "predict",
     "solve",
