@@ -3,6 +3,7 @@
 from jaxhinge import losses, plot
 from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
+from jaxhinge._files import load, save
 from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
@@ -29,12 +30,14 @@ __all__ = [
     "fit",
     "hinge",
     "init_params",
+    "load",
     "loss",
     "losses",
     "make_train_step",
     "plot",
     "positive_part",
     "predict",
+    "save",
     "solve",
     "solve_one_class",
     "solve_quantile",
