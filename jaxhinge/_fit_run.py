@@ -84,18 +84,17 @@ def _begin(
     def save(carry: Carry) -> None:
         nonlocal last
         if int(carry.epoch) > last:
+            checkpoints.save(int(carry.epoch), carry, facts)
             last = int(carry.epoch)
-            checkpoints.save(last, carry, facts)
 
     return start(settings, problem, origin) if found is None else found[1], save
 
 
 def _wait(array: Any) -> None:
     """Wait until an array is computed, so that Ctrl-C is heard: JAX's own waiting is deaf to it."""
-    pause = 1e-5
+    began = time.perf_counter()
     while not array.is_ready():
-        time.sleep(pause)
-        pause = min(2 * pause, 0.01)
+        time.sleep(min(max((time.perf_counter() - began) / 20, 2e-5), 0.01))
 
 
 class _Bar:
