@@ -1,16 +1,19 @@
 """Checkpoints of a run: a pytree of arrays with the settings that it belongs to, written whole or not at all.
 
 The arrays are written by orbax (atomically: into a temporary directory that is renamed), beside a header of JSON with
-the settings, and the name, shape, dtype and SHA-256 of each array. Nothing is pickled, so nothing read can run code.
+the settings, the name, shape and dtype of each array, and the SHA-256 of all. Those that one process holds are written
+as the bytes of one array: where one of several is damaged, orbax leaves reads of the others behind, and their noise.
+Nothing is pickled, so nothing read can run code.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,10 +23,12 @@ import numpy as np
 
 from jaxhinge import _checks
 
+NDArray = np.ndarray[Any, Any]
 State = TypeVar("State")
 
 _FORMAT, _VERSION = "jaxhinge.checkpoint", 1
 _DAMAGED = ".damaged"
+_SHOWN = 120  # letters of a setting in an error
 
 
 class _BadCheckpointError(ValueError):
@@ -83,7 +88,7 @@ class Checkpoints:
         Args:
           step: A number larger than that of every checkpoint before, at least 0.
           state: Any pytree of arrays and PRNG keys. An array that is laid out over several processes is written by
-            all of them.
+            all of them, without a digest.
           settings: What the run depends on: strings, numbers, booleans or None by name.
 
         Raises:
@@ -92,14 +97,15 @@ class Checkpoints:
         """
         step = _checks.host_integer("step", step, at_least=0)
         leaves = _leaves(state)
+        packed = _packed(leaves)
         header = {
             "format": _FORMAT,
             "version": _VERSION,
             "settings": _plain_settings(settings),
-            "leaves": [{**_kind(name, leaf), "sha256": _digest(_plain(leaf))} for name, leaf in leaves.items()],
+            "leaves": [{"name": name, **_kind(leaf)} for name, leaf in leaves.items()],
+            "sha256": hashlib.sha256(packed.tobytes()).hexdigest(),
         }
-        arrays = {str(place): _plain(leaf) for place, leaf in enumerate(leaves.values())}
-        arrays = {place: array for place, array in arrays.items() if array.size}  # orbax refuses empty ones
+        arrays = {"packed": packed, **{place: _plain(leaf) for place, leaf in _spread(leaves).items()}}
         ocp = _orbax()
         with self._manager() as manager:
             newest = manager.latest_step()
@@ -108,9 +114,7 @@ class Checkpoints:
                     f"{self.directory} has checkpoint {newest} already, so {step} cannot be saved. "
                     "Go on from `latest`, or choose another directory."
                 )
-            items = {"header": ocp.args.JsonSave(header)}
-            if arrays:
-                items["state"] = ocp.args.StandardSave(arrays)
+            items = {"header": ocp.args.JsonSave(header), "state": ocp.args.StandardSave(arrays)}
             manager.save(step, args=ocp.args.Composite(**items))
 
     def latest(self, like: State, settings: Mapping[str, Any] | None = None) -> tuple[int, State] | None:
@@ -175,19 +179,12 @@ def _restore(manager: Any, path: Path, step: int, like: Any, settings: dict[str,
     _check_header(path, header)
     expected = _leaves(like)
     _check_same(path, header, expected, settings)
-    targets = [_target(leaf) for leaf in expected.values()]
-    wanted = {str(place): target for place, target in enumerate(targets) if target.size}
-    arrays: dict[str, Any] = {}
-    if wanted:
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-        arrays = _read(path, lambda: manager.restore(step, args=arguments).state)
-    found = []
-    for place, (leaf, entry) in enumerate(zip(expected.values(), header["leaves"], strict=True)):
-        array = arrays.get(str(place), targets[place])
-        if entry["sha256"] is not None and entry["sha256"] != _digest(array):
-            raise _BadCheckpointError(f"{path} is corrupted: {entry['name']} is not what was written.")
-        found.append(_like(array, leaf))
-    return jax.tree.unflatten(jax.tree.structure(like), found)
+    packed = _packed({name: _blank(leaf) for name, leaf in expected.items()})
+    wanted = {"packed": packed, **{place: _plain_shape(leaf) for place, leaf in _spread(expected).items()}}
+    arrays = _read(path, lambda: manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))))
+    if hashlib.sha256(arrays.state["packed"].tobytes()).hexdigest() != header["sha256"]:
+        raise _BadCheckpointError(f"{path} is corrupted: its arrays are not what was written.")
+    return jax.tree.unflatten(jax.tree.structure(like), _unpacked(arrays.state, expected))
 
 
 def _read(path: Path, read: Any) -> Any:
@@ -209,21 +206,17 @@ def _check_header(path: Path, header: Any) -> None:
         raise ValueError(f"{path} has format version {version}, but this jaxhinge reads up to {_VERSION}: update it.")
     entries: Any = header.get("leaves")
     sound = version == _VERSION and isinstance(header.get("settings"), dict) and isinstance(entries, list)
-    if not sound or not all(isinstance(e, dict) and e.keys() == {"name", "shape", "dtype", "sha256"} for e in entries):
+    sound = sound and isinstance(header.get("sha256"), str)
+    if not sound or not all(isinstance(e, dict) and e.keys() == {"name", "shape", "dtype"} for e in entries):
         raise _BadCheckpointError(f"{path} is corrupted: its header is not complete.")
 
 
 def _check_same(path: Path, header: dict[str, Any], expected: dict[str, Any], settings: dict[str, Any]) -> None:
     """Settings and arrays are those of this run, or a list of what is not."""
     there: dict[str, Any] = {entry["name"]: (entry["shape"], entry["dtype"]) for entry in header["leaves"]}
-    here: dict[str, Any] = {name: (list(np.shape(leaf)), str(leaf.dtype)) for name, leaf in expected.items()}
-    pairs = [(header["settings"], settings), (there, here)]
-    differences = [
-        f"  {name}: {_shown(old.get(name, _ABSENT))} there, {_shown(new.get(name, _ABSENT))} here"
-        for old, new in pairs
-        for name in [*new, *(set(old) - set(new))]
-        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    ]
+    here = {name: tuple(_kind(leaf).values()) for name, leaf in expected.items()}
+    # Arrays differ where settings do, and say less.
+    differences = _differences(header["settings"], settings) or _differences(there, here)
     if differences:
         raise ValueError(
             f"The checkpoint {path} belongs to another run:\n" + "\n".join(differences) + "\n"
@@ -231,12 +224,19 @@ def _check_same(path: Path, header: dict[str, Any], expected: dict[str, Any], se
         )
 
 
-_ABSENT = "nothing"
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    names = [*here, *(name for name in there if name not in here)]
+    pairs = [(name, str(there.get(name, "nothing")), str(here.get(name, "nothing"))) for name in names]
+    return [f"  {name}: {_around(old, new)} there, {_around(new, old)} here" for name, old, new in pairs if old != new]
 
 
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
+def _around(text: str, other: str) -> str:
+    """A text, or the part of a long one where it begins to differ from another."""
+    if len(text) <= _SHOWN:
+        return text
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
+    begin = max(0, common - _SHOWN // 2)
+    return f"{'...' if begin else ''}{text[begin : begin + _SHOWN]}{'...' if begin + _SHOWN < len(text) else ''}"
 
 
 def _leaves(state: Any) -> dict[str, Any]:
@@ -261,42 +261,12 @@ def _plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     return plain
 
 
-def _kind(name: str, leaf: Any) -> dict[str, Any]:
-    return {"name": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+def _kind(leaf: Any) -> dict[str, Any]:
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
 
 
 def _is_key(leaf: Any) -> bool:
     return bool(jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _plain(leaf: Any) -> Any:
-    """The leaf as numbers: a NumPy array, unless this process holds a part of it only."""
-    if _is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf) if getattr(leaf, "is_fully_addressable", True) else leaf
-
-
-def _target(leaf: Any) -> Any:
-    """What orbax is to make of a leaf."""
-    plain = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-    if _is_spread(leaf):
-        return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=leaf.sharding)  # type: ignore[no-untyped-call]
-    return np.empty(plain.shape, plain.dtype)
-
-
-def _like(array: Any, leaf: Any) -> Any:
-    """The numbers read, as the leaf has them: a key where it is one, on its devices where it names some."""
-    if _is_key(leaf):
-        array = jax.random.wrap_key_data(array, impl=_impl(leaf))
-    sharding = getattr(leaf, "sharding", None)
-    return array if sharding is None or _is_spread(leaf) else jax.device_put(array, sharding)
-
-
-def _impl(leaf: Any) -> Any:
-    """The implementation of a key, which a `ShapeDtypeStruct` does not tell outside a trace."""
-    found: list[Any] = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
-    return found[0]
 
 
 def _is_spread(leaf: Any) -> bool:
@@ -305,10 +275,52 @@ def _is_spread(leaf: Any) -> bool:
     return sharding is not None and not sharding.is_fully_addressable
 
 
-def _digest(array: Any) -> str | None:
-    """SHA-256 of the bytes, or None for an array of which this process holds a part only."""
-    if not getattr(array, "is_fully_addressable", True):
-        if not array.is_fully_replicated:
-            return None
-        array = array.addressable_data(0)
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+def _spread(leaves: dict[str, Any]) -> dict[str, Any]:
+    return {str(place): leaf for place, leaf in enumerate(leaves.values()) if _is_spread(leaf)}
+
+
+def _plain(leaf: Any) -> Any:
+    """The leaf as an array of numbers."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _plain_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    plain = jax.eval_shape(_plain, leaf)
+    return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=leaf.sharding)  # type: ignore[no-untyped-call]
+
+
+def _packed(leaves: dict[str, Any]) -> NDArray:
+    """The bytes of all leaves that this process holds; a first byte, since orbax writes no empty array."""
+    arrays = [np.ascontiguousarray(_plain(leaf)) for leaf in leaves.values() if not _is_spread(leaf)]
+    return np.concatenate([np.zeros(1, np.uint8), *(array.reshape(-1).view(np.uint8) for array in arrays)])
+
+
+def _blank(leaf: Any) -> Any:
+    """Zeros of the shape of a leaf, which may be a `ShapeDtypeStruct`; one that is spread stays."""
+    if _is_spread(leaf):
+        return leaf
+    plain = jax.eval_shape(_plain, leaf) if _is_key(leaf) else leaf
+    return np.zeros(plain.shape, plain.dtype)
+
+
+def _unpacked(arrays: dict[str, Any], expected: dict[str, Any]) -> Iterator[Any]:
+    """The leaves as they were: keys where they are keys, on their devices where they name some."""
+    rest = arrays["packed"][1:]
+    for place, leaf in enumerate(expected.values()):
+        if _is_spread(leaf):
+            array = arrays[str(place)]
+        else:
+            blank = _blank(leaf)
+            taken, rest = rest[: blank.nbytes], rest[blank.nbytes :]
+            array = np.frombuffer(taken.tobytes(), blank.dtype).reshape(blank.shape)
+        if _is_key(leaf):
+            array = jax.random.wrap_key_data(array, impl=_impl(leaf))
+        sharding = getattr(leaf, "sharding", None)
+        yield array if sharding is None or _is_spread(leaf) else jax.device_put(array, sharding)
+
+
+def _impl(leaf: Any) -> Any:
+    """The implementation of a key, which a `ShapeDtypeStruct` does not tell outside a trace."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]

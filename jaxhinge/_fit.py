@@ -189,7 +189,7 @@ def fit(
     structure, numbers = split(value)
     settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs))
     given = origin if params is not None else None
-    facts = functools.partial(run_facts, structure, numbers, settings, problem, given)
+    facts = functools.partial(run_facts, value, settings, problem, given)
     host = Host(progress, checkpoints, facts, on_interrupt)
     try:
         carry, interrupted = run(settings, problem._replace(numbers=numbers), origin, host)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._epochs import Carry, Problem, Settings, run_epochs, start
-from jaxhinge._hoist import Static, describe
+from jaxhinge._hoist import describe
 from jaxhinge._objective import LinearParams
 
 _LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
@@ -84,8 +86,9 @@ def _begin(
     def save(carry: Carry) -> None:
         nonlocal last
         if int(carry.epoch) > last:
-            checkpoints.save(int(carry.epoch), carry, facts)
-            last = int(carry.epoch)
+            with _uninterrupted():
+                checkpoints.save(int(carry.epoch), carry, facts)
+                last = int(carry.epoch)
 
     return start(settings, problem, origin) if found is None else found[1], save
 
@@ -95,6 +98,28 @@ def _wait(array: Any) -> None:
     began = time.perf_counter()
     while not array.is_ready():
         time.sleep(min(max((time.perf_counter() - began) / 20, 2e-5), 0.01))
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C to the end, or to the next Ctrl-C. Only the main thread ever hears it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+
+    def put_off(number: int, frame: Any) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    handler = signal.signal(signal.SIGINT, put_off)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 class _Bar:
@@ -123,18 +148,21 @@ class _Bar:
             self._bar.close()
 
 
-def run_facts(
-    structure: Static, numbers: list[Any], settings: Settings, problem: Problem, params: Any
-) -> dict[str, Any]:
-    """All that the bits of a run depend on, by name, so that a checkpoint of another run is told from its own."""
+def run_facts(value: Any, settings: Settings, problem: Problem, params: Any) -> dict[str, Any]:
+    """All that the bits of a run depend on, by name, so that a checkpoint of another run is told from its own.
+
+    `value` is `(optimizer, loss_fn, loss_options)`; `params` are those given, or None.
+    """
+    optimizer, loss_fn, loss_options = value
     return {
-        "x": _summary(problem.x),
-        "y": _summary(problem.y),
-        "sample_weight": None if problem.weight is None else _summary(problem.weight),
-        "params": None if params is None else [_summary(leaf) for leaf in params],
+        "x": describe(problem.x),
+        "y": describe(problem.y),
+        "sample_weight": describe(problem.weight),
+        "params": describe(params),
         "l2": problem.l2,
-        "optimizer, loss_fn and options": describe(structure),
-        "numbers of optimizer, loss_fn and options": [_summary(number) for number in numbers],
+        "optimizer": describe(optimizer),
+        "loss_fn": describe(loss_fn),
+        **{name: describe(option) for name, option in loss_options.items()},
         "epochs": problem.epochs,
         "batch_size": settings.batch_size,
         "key": f"{jax.random.key_impl(problem.key)} {np.asarray(jax.random.key_data(problem.key)).tolist()}",
@@ -143,15 +171,6 @@ def run_facts(
         "tol": problem.tol if problem.tol >= 0 else None,
         "patience": problem.patience,
     }
-
-
-def _summary(value: Any) -> Any:
-    """A number as it is, an array by its shape, dtype and the SHA-256 of its bytes."""
-    array = np.ascontiguousarray(value)
-    if np.ndim(value) == 0:
-        return float(value)
-    digest = hashlib.sha256(array.tobytes()).hexdigest()
-    return f"{array.dtype} {array.shape}, SHA-256 {digest[:16]}"
 
 
 def as_checkpoints(given: Any) -> Checkpoints | None:

@@ -9,6 +9,7 @@ hashable description that is equal for both; `join` puts numbers, or tracers, ba
 from __future__ import annotations
 
 import functools
+import hashlib
 import types
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -84,19 +85,24 @@ def join(structure: Static, numbers: list[Any]) -> Any:
     return structure.make(structure.code, [join(part, numbers) for part in structure.parts])
 
 
-def describe(structure: Static) -> str:
-    """The structure in words that are the same in every process: functions by module and name, numbers as `#`."""
+def describe(value: Any) -> str:
+    """A value in words that are the same in every process: functions by module and name, with the numbers in them."""
+    structure, numbers = split(value)
+    return _described(structure, numbers)
+
+
+def _described(structure: Static, numbers: list[Any]) -> str:
     if isinstance(structure, _Number):
-        return "#"
-    if isinstance(structure, _Frozen):
-        return describe(structure.key[0])  # type: ignore[index]
-    if isinstance(structure, _Constant):
+        array = np.ascontiguousarray(numbers[structure.place])
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        return repr(array.item()) if array.size == 1 else f"{array.dtype}{array.shape} of SHA-256 {digest}"
+    if not isinstance(structure, _Node):
         value = structure.value
         if value is None or isinstance(value, (bool, int, str, bytes)):
             return repr(value)
         named = value if hasattr(value, "__qualname__") else type(value)
         return f"{named.__module__}.{named.__qualname__}"
-    parts = ", ".join(describe(part) for part in structure.parts if part != _Constant(None))
+    parts = ", ".join(_described(part, numbers) for part in structure.parts if part != _Constant(None))
     return f"{_named(structure.code)}({parts})"
 
 
