@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxhinge._certificate import Certified, Program, better, certify, primal_value, within
 from jaxhinge._precision import tiny
 
-_STEPS_PER_CERTIFICATE = 10
+_ASCENTS_PER_STEP = 10
 _POWER_STEPS = 20
 _BISECTIONS = 40
 _STRETCHES = (1 + 3e-6, 1 + 3e-5)
@@ -39,8 +39,11 @@ class _Momentum(NamedTuple):
 def ascend(
     program: Program, best: Certified, tol: jax.Array, max_steps: jax.Array, dtype: DTypeLike
 ) -> tuple[Certified, jax.Array]:
-    """Ascend from `best.alpha`, products in `dtype`, until the certificate is within `tol`; also the steps made."""
-    low = jax.tree.map(lambda leaf: leaf.astype(dtype), program)
+    """Ascend from `best.alpha`, products in `dtype`, until the certificate is within `tol`.
+
+    Also the steps made, each of them ten ascents and a certificate.
+    """
+    low = program.astype(dtype)
     lipschitz = _LIPSCHITZ_MARGIN * _largest_eigenvalue(low)
     if program.squared:
         lipschitz += 1 / (2 * jnp.min(low.c))
@@ -51,10 +54,10 @@ def ascend(
 
     def block(state: tuple[_Momentum, Certified, jax.Array]) -> tuple[_Momentum, Certified, jax.Array]:
         momentum, found, steps = state
-        momentum = jax.lax.fori_loop(0, _STEPS_PER_CERTIFICATE, lambda _, m: _ascent_step(low, m, lipschitz), momentum)
+        momentum = jax.lax.fori_loop(0, _ASCENTS_PER_STEP, lambda _, m: _ascent_step(low, m, lipschitz), momentum)
         alpha = momentum.alpha.astype(best.alpha.dtype)
         z = _primal_of(program, alpha, momentum.bias.astype(alpha.dtype))
-        return momentum, better(found, _stretched(program, z, alpha)), steps + _STEPS_PER_CERTIFICATE
+        return momentum, better(found, _stretched(program, z, alpha)), steps + 1
 
     alpha = best.alpha.astype(dtype)
     # Numbers that vary over the axes of a `shard_map` as the data do.
@@ -70,7 +73,7 @@ def _stretched(program: Program, z: jax.Array, alpha: jax.Array) -> Certified:
     On separable rows every margin is 1 but for the rounding of low precision, and the hinges of those that fall short
     of it by a millionth can outweigh the whole objective.
     """
-    scores = z @ program.at
+    scores = program.scores(z)
     found = certify(program, z, alpha, scores)
     for stretch in _STRETCHES:
         primal = primal_value(program, stretch * z, program.r - stretch * scores)
@@ -80,7 +83,7 @@ def _stretched(program: Program, z: jax.Array, alpha: jax.Array) -> Certified:
 
 def _ascent_step(program: Program, state: _Momentum, lipschitz: jax.Array) -> _Momentum:
     w = _primal_of(program, state.ahead, jnp.zeros_like(state.bias))
-    gradient = program.r - w @ program.at
+    gradient = program.r - program.scores(w)
     if program.squared:
         gradient -= state.ahead / (2 * program.c)
     alpha, multiplier = _project(program, state.ahead + gradient / lipschitz)
@@ -93,7 +96,7 @@ def _ascent_step(program: Program, state: _Momentum, lipschitz: jax.Array) -> _M
 
 def _primal_of(program: Program, alpha: jax.Array, bias: jax.Array) -> jax.Array:
     penalised = program.penalty > 0
-    z = (program.at @ alpha - program.q) / jnp.where(penalised, program.penalty, 1)
+    z = (program.adjoint(alpha) - program.q) / jnp.where(penalised, program.penalty, 1)
     return jnp.where(penalised, z, bias)
 
 
@@ -105,7 +108,7 @@ def _project(program: Program, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     if not program.free_bias:
         return boxed(alpha), jnp.zeros((), alpha.dtype)
-    side, target = program.at[-1], program.q[-1]
+    side, target = program.sign, program.q[-1]
 
     def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bracket
@@ -125,12 +128,12 @@ def _largest_eigenvalue(program: Program) -> jax.Array:
     inverse_root = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, program.penalty, 1)), 0)
 
     def power(_: int, direction: jax.Array) -> jax.Array:
-        image = inverse_root * (program.at @ ((inverse_root * direction) @ program.at))
+        image = inverse_root * (program.adjoint(program.scores(inverse_root * direction)))
         return image / jnp.maximum(jnp.sqrt(image @ image), tiny(image.dtype))
 
     size = program.penalty.shape[0]
     # A fixed start that is orthogonal to no likely eigenvector.
-    first = jnp.cos(jnp.arange(size, dtype=program.at.dtype)) + 1.5 + 0 * inverse_root
+    first = jnp.cos(jnp.arange(size, dtype=program.rows.dtype)) + 1.5 + 0 * inverse_root
     direction = jax.lax.fori_loop(0, _POWER_STEPS, power, first / jnp.sqrt(first @ first))
-    image = (inverse_root * direction) @ program.at
+    image = program.scores(inverse_root * direction)
     return jnp.sum(image * image)

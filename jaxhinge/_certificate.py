@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 # Of the objective at a margin violated by 1 on every row: less than this is 0 for every purpose.
 _FLOOR = 1e-12
@@ -28,7 +29,7 @@ _FLOOR = 1e-12
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["at", "r", "c", "penalty", "q"],
+    data_fields=["rows", "sign", "r", "c", "penalty", "q"],
     meta_fields=["squared", "free_bias"],
 )
 @dataclass(frozen=True)
@@ -36,22 +37,43 @@ class Program:
     """The data of the program above.
 
     Attributes:
-      at: `(p, n)`, column i is `a_i`. The features come first, the bias, if any, is the last row.
+      rows: `(p, n)`, column i is `a_i` but for its sign, so that problems which differ in their targets share them.
+        The features come first, the bias, if any, is a last row of ones.
+      sign: `(n,)`, of `a_i`; 0 for a row that should not count, whose `r_i` is 0 too.
       r: `(n,)`.
-      c: `(n,)`, positive. A row that should not count has `a_i = 0` and `r_i = 0`.
+      c: `(n,)`, positive.
       penalty: `(p,)`, positive but for a free bias, where it is 0.
       q: `(p,)`.
       squared: Whether the loss is squared.
       free_bias: Whether the last coordinate has no penalty.
     """
 
-    at: jax.Array
+    rows: jax.Array
+    sign: jax.Array
     r: jax.Array
     c: jax.Array
     penalty: jax.Array
     q: jax.Array
     squared: bool
     free_bias: bool
+
+    @property
+    def at(self) -> jax.Array:
+        """`(p, n)`, column i is `a_i`."""
+        return self.rows * self.sign[None, :]
+
+    def scores(self, z: jax.Array) -> jax.Array:
+        """`a_i . z` for every row, `(n,)`."""
+        return self.sign * (z @ self.rows)
+
+    def adjoint(self, alpha: jax.Array) -> jax.Array:
+        """`sum_i alpha_i a_i`, `(p,)`."""
+        return self.rows @ (self.sign * alpha)
+
+    def astype(self, dtype: DTypeLike) -> Program:
+        """The program rounded to another precision."""
+        converted: Program = jax.tree.map(lambda leaf: leaf.astype(dtype), self)
+        return converted
 
 
 class Certified(NamedTuple):
@@ -69,6 +91,10 @@ class Certified(NamedTuple):
     primal: jax.Array
     dual: jax.Array
 
+    def astype(self, dtype: DTypeLike) -> Certified:
+        """The same in another precision."""
+        return Certified(*(leaf.astype(dtype) for leaf in self))
+
 
 def within(program: Program, found: Certified, tol: jax.Array) -> jax.Array:
     """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
@@ -77,14 +103,14 @@ def within(program: Program, found: Certified, tol: jax.Array) -> jax.Array:
 
 
 def primal_value(program: Program, z: jax.Array, violations: jax.Array) -> jax.Array:
-    """The objective at `z`, given `violations = r - z @ at`."""
+    """The objective at `z`, given `violations = r - scores(z)`."""
     excess = jnp.maximum(violations, 0)
     losses = excess * excess if program.squared else excess
     return jnp.sum(program.penalty * z * z) / 2 + program.q @ z + program.c @ losses
 
 
 def dual_value(program: Program, alpha: jax.Array, adjoint: jax.Array) -> jax.Array:
-    """The dual objective at a feasible `alpha`, given `adjoint = at @ alpha`."""
+    """The dual objective at a feasible `alpha`, given `adjoint(alpha)`."""
     slack = adjoint - program.q
     penalised = program.penalty > 0
     quadratic = jnp.where(penalised, slack * slack / jnp.where(penalised, program.penalty, 1), 0)
@@ -101,7 +127,7 @@ def feasible(program: Program, alpha: jax.Array) -> jax.Array:
     alpha = jnp.maximum(alpha, 0) if program.squared else jnp.clip(alpha, 0, program.c)
     if not program.free_bias:
         return alpha
-    side, target = program.at[-1], program.q[-1]
+    side, target = program.sign, program.q[-1]
     above, below = side > 0, side < 0
     push = jnp.sum(jnp.where(above, alpha, 0))
     pull = jnp.sum(jnp.where(below, alpha, 0))
@@ -117,10 +143,10 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
 
 
 def certify(program: Program, z: jax.Array, alpha: jax.Array, scores: jax.Array | None = None) -> Certified:
-    """Both values, the dual point made feasible first; `scores = z @ at` where they are known already."""
+    """Both values, the dual point made feasible first; `scores(z)` where they are known already."""
     alpha = feasible(program, alpha)
-    primal = primal_value(program, z, program.r - (z @ program.at if scores is None else scores))
-    return Certified(z, alpha, primal, dual_value(program, alpha, program.at @ alpha))
+    primal = primal_value(program, z, program.r - (program.scores(z) if scores is None else scores))
+    return Certified(z, alpha, primal, dual_value(program, alpha, program.adjoint(alpha)))
 
 
 def better(old: Certified, new: Certified) -> Certified:

@@ -5,36 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxhinge import _ascent, _interior_point, _newton
 from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value, within
-from jaxhinge._interior_point import Progress
+from jaxhinge._interior_point import Progress, choose
 from jaxhinge._precision import eps, tiny
 from jaxhinge._rows import Answer, Config, Rows, Start, Status, build
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
 _MANY_FEATURES = 1000
-_ASCENT_STEPS = 300
+_ASCENT_STEPS = 30
 # Below, one more corrector costs more than the step it saves.
 _NARROW = 128
 _QUICK_FLOOR = 1e-5
 _POWER_STEPS = 3
 
 
+class Task(NamedTuple):
+    """A program as it is worked on, and the way back from it."""
+
+    program: Program
+    centre: jax.Array
+    turn: Callable[[jax.Array], jax.Array]
+
+
 def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
-    program, centre = build(config, rows)
-    cold = cold_progress(program)
-    # A start that is not finite, from a solve that was refused, is no start.
-    warm = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
-    progress = jax.tree.map(partial(jnp.where, warm), _warm_progress(program, start, centre), cold)
-    best, steps, limited = _minimise(config, program, progress, tol, max_steps)
-    return _finish(
-        config, rows, program, centre, best, tol, jnp.where(limited, Status.STEP_LIMIT, Status.STALLED), steps
-    )
+    task = _task(config, rows)
+    progress = _quickly(config, task.program, _begin(task, start), tol, max_steps)
+    return _finish(config, rows, task, _thoroughly(config, task.program, progress, tol, max_steps), tol, max_steps)
+
+
+def solve_quickly(
+    config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array
+) -> tuple[Answer, Progress]:
+    """The answer where float32 is enough for it; otherwise a status that is not CONVERGED, and where to go on."""
+    task = _task(config, rows)
+    progress = _quickly(config, task.program, _begin(task, start), tol, max_steps)
+    return _finish(config, rows, task, progress, tol, max_steps), progress
+
+
+def solve_thoroughly(config: Config, rows: Rows, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Answer:
+    """Go on where `solve_quickly` ended, in the precision of `rows`."""
+    task = _task(config, rows)
+    progress = _interior_point.widened(task.program, progress)
+    return _finish(config, rows, task, _thoroughly(config, task.program, progress, tol, max_steps), tol, max_steps)
 
 
 def gap_of_rows(
@@ -44,56 +63,41 @@ def gap_of_rows(
     program, centre = build(config, rows)
     b = jnp.zeros_like(start.b) if config.intercept == "none" else start.b + start.w @ centre
     z = jnp.append(start.w, b)[: len(program.penalty)]
-    violations = program.r - z @ program.at
+    violations = program.r - program.scores(z)
     if config.intercept == "none":
-        violations = violations - jnp.where(rows.c > 0, rows.sign, 0) * start.b
+        violations = violations - program.sign * start.b
     primal = primal_value(program, z, violations)
     best = certify(program, z, start.dual)
     if improve:
-        best, _, _ = _minimise(config, program, cold_progress(program), tol, max_steps)
+        turned = _task(config, rows).program
+        zeros = certify(turned, jnp.zeros_like(z), jnp.zeros_like(start.dual))
+        progress = _quickly(config, turned, (zeros, jnp.ones_like(primal)), tol, max_steps)
+        best = _thoroughly(config, turned, progress, tol, max_steps).best
     return jnp.where(rows.valid, primal - best.dual, jnp.nan)
 
 
-def cold_progress(program: Program) -> Progress:
-    """Progress at step 0, from `z = 0`."""
-    return _interior_point.start(program, jnp.zeros_like(program.penalty), _unit_of_margin(program))
-
-
-def _warm_progress(program: Program, start: Start, centre: jax.Array) -> Progress:
-    """Progress at step 0 from an earlier solution, joined to the central path no nearer to its end than its gap."""
-    z = jnp.append(start.w, start.b + start.w @ centre)[: len(program.penalty)]
-    given = certify(program, z, start.dual)
-    closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(z.dtype))
-    closeness = jnp.minimum(jnp.maximum(closeness, 1e-3), 1)
-    progress = _interior_point.start(program, z, closeness * _unit_of_margin(program))
-    return progress._replace(best=better(progress.best, given))
-
-
-def _minimise(
-    config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
-) -> tuple[Certified, jax.Array, jax.Array]:
-    """The best certificate, the steps made, and whether it was `max_steps` that ended them."""
-    p, n = program.at.shape
+def _task(config: Config, rows: Rows) -> Task:
+    program, centre = build(config, rows)
+    p, n = program.rows.shape
     if program.free_bias or p > n:
-        return _make_steps(config, program, progress, tol, max_steps)
+        return Task(program, centre, lambda columns: columns)
     # No free bias takes up a common offset of the features: they are turned so that one coordinate holds it.
-    turn = _reflection(program)
-    turned = replace(program, at=turn(program.at), q=turn(program.q))
-    point = progress.point._replace(z=turn(progress.point.z))
-    progress = progress._replace(point=point, best=progress.best._replace(z=turn(progress.best.z)))
-    best, steps, limited = _make_steps(config, turned, progress, tol, max_steps)
-    return best._replace(z=turn(best.z)), steps, limited
+    turn = _reflection(program.rows)
+    return Task(replace(program, rows=turn(program.rows), q=turn(program.q)), centre, turn)
 
 
-def _reflection(program: Program) -> Callable[[jax.Array], jax.Array]:
-    """The reflection (Householder's) that takes the direction in which `at` is longest to the first coordinate.
+def _reflection(rows: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """The reflection (Householder's) that takes the direction in which the rows are longest to the first coordinate.
 
     It is its own inverse, and where all penalties are equal the program keeps its form.
     """
-    direction = jnp.ones_like(program.penalty)
-    for _ in range(_POWER_STEPS):
-        direction = program.at @ (direction @ program.at)
-        direction = direction / jnp.maximum(jnp.max(jnp.abs(direction)), tiny(direction.dtype))
+
+    def power(_: int, direction: jax.Array) -> jax.Array:
+        image = rows @ (direction @ rows)
+        return image / jnp.maximum(jnp.max(jnp.abs(image)), tiny(image.dtype))
+
+    # A start that varies over the axes of a `shard_map` as the rows do.
+    direction = jax.lax.fori_loop(0, _POWER_STEPS, power, 1 + 0 * jnp.isnan(jnp.sum(rows, axis=1)).astype(rows.dtype))
     unit = direction / jnp.maximum(jnp.sqrt(direction @ direction), tiny(direction.dtype))
     normal = unit.at[0].add(jnp.where(unit[0] < 0, -1, 1))
     scaled = 2 * normal / (normal @ normal)
@@ -104,38 +108,70 @@ def _reflection(program: Program) -> Callable[[jax.Array], jax.Array]:
     return turn
 
 
-def _make_steps(
-    config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
-) -> tuple[Certified, jax.Array, jax.Array]:
-    """As `_minimise`, in the coordinates given."""
-    p, n = program.at.shape
-    ascents = jnp.int32(0)
+def cold_progress(program: Program) -> Progress:
+    """Progress at step 0, from `z = 0`."""
+    return _interior_point.start(program, jnp.zeros_like(program.penalty), _unit_of_margin(program))
+
+
+def _begin(task: Task, start: Start) -> tuple[Certified, jax.Array]:
+    """What to start from, certified, and how near the end of the central path: 1 for a cold start, else as its gap."""
+    # A start that is not finite, from a solve that was refused, is no start.
+    usable = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
+    z = task.turn(jnp.append(start.w, start.b + start.w @ task.centre)[: len(task.program.penalty)])
+    given = certify(task.program, jnp.where(usable, z, 0), jnp.where(usable, start.dual, 0))
+    closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(z.dtype))
+    return given, jnp.where(usable, jnp.minimum(jnp.maximum(closeness, 1e-3), 1), 1)
+
+
+def _quickly(
+    config: Config, program: Program, begin: tuple[Certified, jax.Array], tol: jax.Array, max_steps: jax.Array
+) -> Progress:
+    """What float32 can do: exact enough until the gap is small."""
+    given, closeness = begin
+    p, n = program.rows.shape
+    low = program.astype(jnp.float32)
+    kappa = closeness.astype(jnp.float32) * _unit_of_margin(low)
+    progress = _interior_point.start(low, given.z.astype(jnp.float32), kappa)
     if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
-        limit = max_steps if config.method == "ascent" else jnp.int32(_ASCENT_STEPS)
-        best, ascents = _ascent.ascend(program, progress.best, tol, limit, jnp.float32)
-        progress = progress._replace(best=best)
+        limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, _ASCENT_STEPS)
+        given, steps = _ascent.ascend(program, given, tol, limit, jnp.float32)
+        progress = progress._replace(steps=steps)
+    if config.method != "ascent" and p <= n:
+        progress = progress._replace(best=better(progress.best, given.astype(jnp.float32)))
+        system = _newton.by_features(low)
+        progress = _interior_point.run(low, progress, system, tol, max_steps, _num_correctors(p), _QUICK_FLOOR)
+    progress = _interior_point.widened(program, progress)
+    return progress._replace(best=better(given, progress.best))
+
+
+def _thoroughly(config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
+    """The rest, in the precision of the program; where float32 has spoilt the point, once more from the beginning."""
     if config.method == "ascent":
-        return progress.best, ascents, ascents >= max_steps
-    run = partial(_interior_point.run, program, tol=tol, max_steps=max_steps, num_correctors=1 if p < _NARROW else 2)
-    if p > n:
-        # The kernel of the rows costs as much as hundreds of ascent steps: not if those were enough.
-        done = within(program, progress.best, tol)
-        progress = jax.lax.cond(done, lambda p: p, lambda p: run(p, _newton.by_rows(program)), progress)
-        return progress.best, progress.steps + ascents, progress.steps >= max_steps
+        return progress
+    p, n = program.rows.shape
 
-    cold, system = cold_progress(program), _newton.by_features(program)
+    def attempts(progress: Progress) -> Progress:
+        cold = cold_progress(program)
+        system = _newton.by_rows(program) if p > n else _newton.by_features(program)
 
-    def stage(number: jax.Array, progress: Progress) -> Progress:
-        # First with products in float32, whose direction is exact enough until the gap is small, then in full. Where
-        # float32 has spoilt the point, once more from the beginning. The stages share one compiled step, and the
-        # counter of a loop stays whole under vmap.
-        quick, again = number == 0, number == 2
-        point, left = jax.tree.map(partial(jnp.where, again), (cold.point, cold.left), (progress.point, progress.left))
-        progress = progress._replace(point=point, left=left, idle=0 * progress.idle)
-        return run(progress, system(quick), floor=_QUICK_FLOOR * quick.astype(program.at.dtype))
+        # The attempts share one compiled step, and the counter of a loop stays whole under vmap.
+        def attempt(number: jax.Array, progress: Progress) -> Progress:
+            again = (number > 0) | ~jnp.isfinite(progress.left)
+            point, left = choose(again, (cold.point, cold.left), (progress.point, progress.left))
+            progress = progress._replace(point=point, left=left, idle=0 * progress.idle)
+            return _interior_point.run(program, progress, system, tol, max_steps, _num_correctors(p))
 
-    progress = jax.lax.fori_loop(0, 3, stage, progress)
-    return progress.best, progress.steps + ascents, progress.steps >= max_steps
+        return jax.lax.fori_loop(0, 2, attempt, progress)  # type: ignore[no-any-return]
+
+    if p <= n:
+        return attempts(progress)
+    # The kernel of the rows costs as much as hundreds of ascent steps: not if those were enough.
+    done = within(program, progress.best, tol)
+    return jax.lax.cond(done, lambda progress: progress, attempts, progress)  # type: ignore[no-any-return]
+
+
+def _num_correctors(p: int) -> int:
+    return 1 if p < _NARROW else 2
 
 
 def _unit_of_margin(program: Program) -> jax.Array:
@@ -143,39 +179,33 @@ def _unit_of_margin(program: Program) -> jax.Array:
     total = jnp.sum(program.c)
     required = program.c @ jnp.abs(program.r) / total
     penalised = program.penalty > 0
-    implied = (program.at @ feasible(program, program.c / 2) - program.q) / jnp.where(penalised, program.penalty, 1)
-    unit = jnp.where(required > 0, required, program.c @ jnp.abs(jnp.where(penalised, implied, 0) @ program.at) / total)
+    implied = program.adjoint(feasible(program, program.c / 2)) - program.q
+    implied = jnp.where(penalised, implied, 0) / jnp.where(penalised, program.penalty, 1)
+    unit = jnp.where(required > 0, required, program.c @ jnp.abs(program.scores(implied)) / total)
     return jnp.where(unit > 0, unit, 1)
 
 
-def _finish(
-    config: Config,
-    rows: Rows,
-    program: Program,
-    centre: jax.Array,
-    best: Certified,
-    tol: jax.Array,
-    otherwise: jax.Array,
-    steps: jax.Array,
-) -> Answer:
+def _finish(config: Config, rows: Rows, task: Task, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
-    params, primal = _rounded(config, program, centre, best.z)
+    program, best = task.program, progress.best
+    params, primal = _rounded(config, task, best.z)
     dual = _net(best.alpha) if config.paired else best.alpha
     dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
     alpha = feasible(program, dual)
-    bound = dual_value(program, alpha, program.at @ alpha)
+    bound = dual_value(program, alpha, program.adjoint(alpha))
     converged = within(program, Certified(params, alpha, primal, bound), tol)
     valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
 
     def unless_refused(values: jax.Array) -> jax.Array:
         return jnp.where(valid, values, jnp.full_like(values, jnp.nan))
 
+    otherwise = jnp.where(progress.steps >= max_steps, Status.STEP_LIMIT, Status.STALLED)
     d = rows.xt.shape[0]
     b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
     status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
     # The gap is taken before the values are rounded: it is smaller than their last digit.
     w, b, dual, primal, bound, gap = map(unless_refused, (params[:d], b, dual, primal, bound, primal - bound))
-    return Answer(w, b, dual, primal, bound, gap, steps, status.astype(jnp.int32))
+    return Answer(w, b, dual, primal, bound, gap, progress.steps, status.astype(jnp.int32))
 
 
 def _net(alpha: jax.Array) -> jax.Array:
@@ -184,12 +214,13 @@ def _net(alpha: jax.Array) -> jax.Array:
     return (pairs - jnp.min(pairs, axis=1, keepdims=True)).ravel()
 
 
-def _rounded(config: Config, program: Program, centre: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _rounded(config: Config, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Parameters that are exact in the caller's dtype, and their primal value.
 
     Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
     parameters are tried as well. A free bias is rounded last and takes up what the weights lost.
     """
+    program, centre, z = task.program, task.centre, task.turn(z)
     d = centre.shape[0]
     rounding = eps(config.dtype)
     narrower = rounding > eps(z.dtype)
@@ -200,9 +231,10 @@ def _rounded(config: Config, program: Program, centre: jax.Array, z: jax.Array) 
         b = (stretch * z[d] - w @ centre).astype(config.dtype).astype(z.dtype)
         candidates = jnp.concatenate([w, b[:, None]], axis=1)
         shifted = jnp.concatenate([w, (b + w @ centre)[:, None]], axis=1)
-    violations = program.r[None, :] - shifted @ program.at
-    params, value = candidates[0], primal_value(program, shifted[0], violations[0])
-    for point, moved, v in zip(candidates[1:], shifted[1:], violations[1:], strict=True):
-        other = primal_value(program, moved, v)
+    turned = task.turn(shifted.T).T
+    scores = program.sign[None, :] * (turned @ program.rows)
+    values = jax.vmap(partial(primal_value, program))(turned, program.r[None, :] - scores)
+    params, value = candidates[0], values[0]
+    for point, other in zip(candidates[1:], values[1:], strict=True):
         params, value = jnp.where(other < value, point, params), jnp.minimum(other, value)
     return params, value

@@ -67,8 +67,8 @@ def differentiable(config: Config) -> Callable[[Rows, Start, jax.Array, jax.Arra
 def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     program, centre = build(config, rows)
     progress = cold_progress(program)
-    system = _newton.by_features(program)(False)
-    never = jnp.asarray(_NEVER, program.at.dtype)
+    system = _newton.by_features(program)
+    never = jnp.asarray(_NEVER, program.rows.dtype)
     progress = _interior_point.run(program, progress, system, never, jnp.int32(_TIGHT_STEPS), 1, _TIGHT)
     point = progress.point
     inverse, response = _newton_maps(program, _interior_point.newton_weight(program, point))
@@ -94,10 +94,11 @@ def _newton_maps(program: Program, weight: jax.Array) -> tuple[jax.Array, jax.Ar
     With B the rows of largest weight and H_R the rest of H, they are blocks of the inverse of
     `[[H_R, B'], [B, -1 / D_B]]`.
     """
-    p, n = program.at.shape
+    at = program.at
+    p, n = at.shape
     _, chosen = jax.lax.top_k(weight, min(p, n))
-    rows, rest = program.at[:, chosen], weight.at[chosen].set(0)
-    reduced = (program.at * rest[None, :]) @ program.at.T + jnp.diag(program.penalty)
+    rows, rest = at[:, chosen], weight.at[chosen].set(0)
+    reduced = (at * rest[None, :]) @ at.T + jnp.diag(program.penalty)
     # To a unit diagonal, and to rows of unit length; a free bias, which has next to no diagonal, is left as it is.
     penalised = program.penalty > 0
     scale = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, jnp.diag(reduced), 1)), 1)
@@ -108,7 +109,7 @@ def _newton_maps(program: Program, weight: jax.Array) -> tuple[jax.Array, jax.Ar
     system = jnp.block([[scale[:, None] * reduced * scale[None, :], border], [border.T, corner]])
     blocks = scale[:, None] * jnp.linalg.inv(system)[:p]
     inverse = blocks[:, :p] * scale[None, :]
-    response = (inverse @ program.at) * rest[None, :]
+    response = (inverse @ at) * rest[None, :]
     return inverse, response.at[:, chosen].set(blocks[:, p:] * length[None, :])
 
 

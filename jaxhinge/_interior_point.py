@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxhinge._certificate import Certified, Program, better, certify, within
 from jaxhinge._newton import NewtonSystem
@@ -60,7 +60,7 @@ class Progress(NamedTuple):
     idle: jax.Array
 
 
-_Fields = TypeVar("_Fields", bound=NamedTuple)
+_Fields = TypeVar("_Fields")
 
 
 class _Targets(NamedTuple):
@@ -72,7 +72,7 @@ class _Targets(NamedTuple):
 
 def central_point(program: Program, z: jax.Array, kappa: jax.Array) -> Interior:
     """The point with primal `z` whose complementarity products all equal `kappa` and whose primal residual is 0."""
-    scores = z @ program.at
+    scores = program.scores(z)
     v = program.r - scores
     if program.squared:
         # xi = f / 2 and s = kappa / f with xi - s = v: a quadratic in f, its positive root without cancellation.
@@ -112,9 +112,31 @@ def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
     point = central_point(program, z, kappa)
     best = certify(program, z, program.c * point.f, point.scores)
     left = _complementarity_gap(program, point)
-    # Counters that vary over the axes of a `shard_map` as the data do.
-    none = jnp.isnan(left) * jnp.int32(0)
+    # All of it varies over the axes of a `shard_map` as the data do.
+    unknown = jnp.isnan(left)
+    point, best = choose(unknown, (point, best), (point, best))
+    none = unknown * jnp.int32(0)
     return Progress(point, best, left, none, none)
+
+
+def rounded(progress: Progress, dtype: DTypeLike) -> Progress:
+    """Progress in lower precision."""
+
+    def convert(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return cast(Progress, jax.tree.map(convert, progress))
+
+
+def widened(program: Program, progress: Progress) -> Progress:
+    """Progress that was made in lower precision, certified again in that of the program."""
+    raised = rounded(progress, program.rows.dtype)
+    f, g = raised.point.f, raised.point.g
+    if not program.squared:
+        # The smaller of the two has all its digits.
+        f, g = jnp.where(f < g, f, 1 - g), jnp.where(f < g, 1 - f, g)
+    point = raised.point._replace(scores=program.scores(raised.point.z), f=f, g=g)
+    return raised._replace(point=point, best=certify(program, raised.best.z, raised.best.alpha))
 
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
@@ -128,7 +150,7 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num
     moved = _corrected(program, point, inverse, direction_to, predictor, num_correctors)
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
     sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.s))
-    moved = _choose(sound, moved, point)
+    moved = choose(sound, moved, point)
     left = _complementarity_gap(program, moved)
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
     # Early on the certificate may rest while complementarity falls; once it is the smaller part of the gap, it tells
@@ -177,15 +199,15 @@ def _newton(
 ) -> Callable[[_Targets], Interior]:
     """The Newton direction at `point` for any right-hand side of the complementarity equations."""
     _, _, f, _, s, xi = point
-    dual_residual = program.penalty * point.z + program.q - program.at @ (program.c * f)
+    dual_residual = program.penalty * point.z + program.q - program.adjoint(program.c * f)
     primal_residual = program.r - point.scores - xi + s
     weight = 1 / (s * inverse.f + (0.5 if program.squared else xi * inverse.g))
     factored = newton_system.factor(program.c * weight)
 
     def direction_to(targets: _Targets) -> Interior:
         rhs = primal_residual + targets.lower * inverse.f - (0 if program.squared else targets.upper * inverse.g)
-        dz = newton_system.solve(factored, program.at @ (program.c * weight * rhs) - dual_residual)
-        dscores = dz @ program.at
+        dz = newton_system.solve(factored, program.adjoint(program.c * weight * rhs) - dual_residual)
+        dscores = program.scores(dz)
         df = weight * (rhs - dscores)
         dxi = df / 2 if program.squared else (targets.upper + xi * df) * inverse.g
         return Interior(dz, dscores, df, -df, (targets.lower - s * df) * inverse.f, dxi)
@@ -215,8 +237,8 @@ def _centre(
     new_length = _longest_step(program, inverse, new)
     pays = new_length >= length + 0.003
     return (
-        _choose(pays, corrected, targets),
-        _choose(pays, new, direction),
+        choose(pays, corrected, targets),
+        choose(pays, new, direction),
         jnp.where(pays, new_length, length),
     )
 
@@ -245,5 +267,6 @@ def _longest_step(program: Program, inverse: Interior, direction: Interior) -> j
     return 1 / jnp.maximum(1, -jnp.min(jnp.stack([jnp.min(ratio) for ratio in shrink])))
 
 
-def _choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:
+def choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:
+    """One tree or the other, leaf by leaf."""
     return cast(_Fields, jax.tree.map(partial(jnp.where, condition), yes, no))

@@ -3,11 +3,11 @@ r"""The linear system of an interior-point step, `(P + A' D A) dz = rhs`, by its
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
 from jaxhinge._certificate import Program
 from jaxhinge._cholesky import cholesky
@@ -27,52 +27,51 @@ class NewtonSystem(NamedTuple):
     solve: Callable[[Any, jax.Array], jax.Array]
 
 
-def by_features(program: Program) -> Callable[[jax.Array | bool], NewtonSystem]:
-    """The p x p system itself; where `quick`, which may be traced, its matrix product is made in float32."""
-    low = _blocked(program.at.astype(jnp.float32))
-    # The float64 product is seldom made: it is not worth a second copy of the rows in blocks.
-    full = program.at
+def by_features(program: Program) -> NewtonSystem:
+    """The p x p system itself, in the precision of the program."""
+    rows = _blocked(program.rows)
+
+    def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gram = _weighted_gram(rows, weight * program.sign * program.sign)
+        hessian = gram + jnp.diag(program.penalty)
+        scale = jax.lax.rsqrt(jnp.diag(hessian))
+        # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
+        jitter = max(4, len(scale) / 2) * eps(weight.dtype) * jnp.eye(len(scale), dtype=weight.dtype)
+        return cholesky(hessian * scale[:, None] * scale[None, :] + jitter), scale
 
     def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
         root, scale = factored
         return scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs)
 
-    def system(quick: jax.Array | bool) -> NewtonSystem:
-        return NewtonSystem(partial(factor, quick), solve)
-
-    def factor(quick: jax.Array | bool, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        factored: tuple[jax.Array, jax.Array] = jax.lax.cond(
-            quick, partial(_unit_factor, program, low), partial(_unit_factor, program, full), weight
-        )
-        return factored
-
-    return system
+    return NewtonSystem(factor, solve)
 
 
-def _blocked(at: jax.Array) -> jax.Array:
-    """`at` whole, or as `(blocks, p, n / blocks)` where that is faster."""
-    p, n = at.shape
-    blocks = n // _BLOCK_ROWS if p < _NARROW and p * n > _BLOCK_THRESHOLD and n % _BLOCK_ROWS == 0 else 1
-    return at.reshape(p, blocks, -1).swapaxes(0, 1) if blocks > 1 else at
+def _blocked(rows: jax.Array) -> jax.Array:
+    """`rows` whole, or as `(blocks, p, n / blocks)` where that is faster.
+
+    Products in float64 are seldom made: they are not worth a second copy of the rows.
+    """
+    p, n = rows.shape
+    narrow = p < _NARROW and p * n > _BLOCK_THRESHOLD and n % _BLOCK_ROWS == 0 and rows.dtype == jnp.float32
+    return rows.reshape(p, n // _BLOCK_ROWS, _BLOCK_ROWS).swapaxes(0, 1) if narrow else rows
 
 
-def _unit_factor(program: Program, rows: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Cholesky factor of the system scaled to a unit diagonal, and that scale."""
-    dtype = rows.dtype
-    hessian = _weighted_product(rows, weight.astype(dtype)).astype(weight.dtype) + jnp.diag(program.penalty)
-    scale = jax.lax.rsqrt(jnp.diag(hessian))
-    # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
-    jitter = 4 * eps(dtype) * jnp.eye(len(scale), dtype=weight.dtype)
-    unit = hessian * scale[:, None] * scale[None, :] + jitter
-    return cholesky(unit.astype(dtype)).astype(weight.dtype), scale
-
-
-def _weighted_product(rows: jax.Array, weight: jax.Array) -> jax.Array:
-    """`at @ diag(weight) @ at.T`, for `at` whole `(p, n)` or in blocks `(blocks, p, n / blocks)`."""
+@custom_vmap
+def _weighted_gram(rows: jax.Array, weight: jax.Array) -> jax.Array:
+    """`rows @ diag(weight) @ rows.T`, for `rows` whole `(p, n)` or in blocks `(blocks, p, n / blocks)`."""
     if rows.ndim == 2:
         return (rows * weight[None, :]) @ rows.T
     blocks = rows.shape[0]
     return jnp.sum(jnp.einsum("bpi,bqi->bpq", rows * weight.reshape(blocks, 1, -1), rows), axis=0)
+
+
+@_weighted_gram.def_vmap
+def _weighted_grams(axis_size: int, batched: list[bool], rows: jax.Array, weight: jax.Array) -> tuple[jax.Array, bool]:
+    """One after the other where the rows are shared: a batch would write a weighted copy of the rows for each."""
+    if batched[0]:
+        axes = tuple(0 if b else None for b in batched)
+        return jax.vmap(_weighted_gram.fun, in_axes=axes, axis_size=axis_size)(rows, weight), True
+    return jax.lax.map(lambda one: _weighted_gram(rows, one), weight), True
 
 
 def by_rows(program: Program) -> NewtonSystem:
@@ -81,7 +80,8 @@ def by_rows(program: Program) -> NewtonSystem:
     With `t = D A dz` and K = A_w P_w^-1 A_w', the penalised coordinates are eliminated, which leaves
     `(1 + D^(1/2) K D^(1/2)) D^(-1/2) t = D^(1/2) (A_w P_w^-1 rhs_w + a_b db)` and one equation for a free bias.
     """
-    penalised = program.at[:-1] if program.free_bias else program.at
+    at = program.at
+    penalised = at[:-1] if program.free_bias else at
     penalty = program.penalty[: len(penalised)]
     kernel = penalised.T @ (penalised / penalty[:, None])
 
@@ -100,7 +100,7 @@ def by_rows(program: Program) -> NewtonSystem:
         t = rows_solve((head / penalty) @ penalised)
         if not program.free_bias:
             return (head - penalised @ t) / penalty
-        side = program.at[-1]
+        side = at[-1]
         response = rows_solve(side)
         db = (rhs[-1] - side @ t) / (side @ response)
         return jnp.append((head - penalised @ (t + db * response)) / penalty, db)

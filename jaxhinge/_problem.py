@@ -108,6 +108,7 @@ def weighed(problem: Problem) -> Rows:
         c=problem.weight / total * problem.scale,
         l2=l2,
         q_bias=jnp.asarray(problem.q_bias, dtype),
+        centre=jax.lax.stop_gradient(problem.weight @ problem.x / total),
         valid=problem.valid & finite & jnp.all(problem.weight >= 0) & (total > 0) & (l2 > 0),
     )
 
@@ -115,13 +116,15 @@ def weighed(problem: Problem) -> Rows:
 def weighed_and_padded(problem: Problem) -> Rows:
     """The rows of a host problem in float64, padded with rows that do not count."""
     size = padded_size(len(problem.x))
+    total = problem.weight.sum()
     return Rows(
         xt=padded(problem.x.T, size),
         sign=padded(problem.sign, size),
         r=padded(problem.r, size),
-        c=padded(problem.weight / problem.weight.sum() * problem.scale, size),
+        c=padded(problem.weight / total * problem.scale, size),
         l2=np.float64(problem.l2),
         q_bias=np.float64(problem.q_bias),
+        centre=problem.weight.astype(problem.x.dtype) @ problem.x / total,
         valid=np.bool_(True),
     )
 

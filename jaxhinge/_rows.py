@@ -66,7 +66,8 @@ class Rows(NamedTuple):
     """A problem by its rows: `sum_i c_i loss(r_i - sign_i (x_i . w + b)) + l2/2 |w|^2 + q_bias b`.
 
     `xt` `(d, n)` holds the features transposed: all products run along it faster. A row with `c_i = 0` does not
-    count. `valid` is whether the caller's checks passed.
+    count. `centre` `(d,)` is taken from the features where a free bias absorbs it: any value near their mean will do,
+    and problems that share theirs share the centred rows. `valid` is whether the caller's checks passed.
     """
 
     xt: Leaf
@@ -75,6 +76,7 @@ class Rows(NamedTuple):
     c: Leaf
     l2: Leaf
     q_bias: Leaf
+    centre: Leaf
     valid: Leaf
 
 
@@ -101,25 +103,21 @@ class Answer(NamedTuple):
 
 
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
-    """The program of the rows, and the mean that was taken from the features where a free bias absorbs it."""
+    """The program of the rows, and what was taken from the features: 0 where no free bias absorbs it."""
     counts = rows.c > 0
-    sign = jnp.where(counts, rows.sign, 0)
-    xt = rows.xt
-    centre = jnp.zeros_like(xt[:, 0])
-    if config.intercept == "free":
-        centre = xt @ rows.c / jnp.sum(rows.c)
-        xt = xt - centre[:, None]
-    at = xt * sign[None, :]
+    centre = rows.centre if config.intercept == "free" else jnp.zeros_like(rows.centre)
+    features = rows.xt - centre[:, None] if config.intercept == "free" else rows.xt
     penalty = jnp.broadcast_to(rows.l2, centre.shape)
     q = jnp.zeros_like(centre)
     if config.intercept != "none":
-        at = jnp.concatenate([at, sign[None, :]])
+        features = jnp.concatenate([features, jnp.ones_like(features[:1])])
         penalty = jnp.append(penalty, rows.l2 if config.intercept == "regularized" else 0)
         # The bias of centred features is b + w . centre.
         q = jnp.append(-rows.q_bias * centre, rows.q_bias)
     mean_weight = jnp.sum(rows.c) / jnp.maximum(jnp.sum(counts), 1)
     return Program(
-        at=at,
+        rows=features,
+        sign=jnp.where(counts, rows.sign, 0),
         r=jnp.where(counts, rows.r, 0),
         c=jnp.where(counts, rows.c, mean_weight),
         penalty=penalty,

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
-from jaxhinge._core import solve_rows
+from jaxhinge._core import solve_quickly, solve_thoroughly
 from jaxhinge._implicit import differentiable
 from jaxhinge._objective import LinearParams
 from jaxhinge._precision import in_float64
@@ -26,7 +26,7 @@ from jaxhinge._problem import (
     weighed,
     weighed_and_padded,
 )
-from jaxhinge._rows import Answer, Config, Method, Start, Status
+from jaxhinge._rows import Answer, Config, Method, Rows, Start, Status
 
 Loss = Literal["hinge", "squared_hinge"]
 
@@ -160,9 +160,7 @@ def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Sol
     rows = weighed_and_padded(problem)
     start = _start(options.init, problem.x.shape, np, np.float64)
     start = start._replace(dual=padded(start.dual, len(rows.c)))
-    with jax.enable_x64(True):
-        answer = _compiled(replace(config, dtype=dtype))(rows, start, np.float64(tol), np.int32(max_steps))
-        answer = jax.tree.map(np.asarray, answer)
+    answer = solve_padded(replace(config, dtype=dtype), rows, start, np.float64(tol), np.int32(max_steps))
     if answer.status == Status.REFUSED:
         _checks.check_finite("x", problem.x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
@@ -170,9 +168,19 @@ def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Sol
     return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
+def solve_padded(config: Config, rows: Rows, start: Start, tol: np.float64, max_steps: np.int32) -> Answer:
+    """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
+    with jax.enable_x64(True):
+        rows = jax.device_put(rows)
+        answer, progress = _compiled(solve_quickly, config)(rows, start, tol, max_steps)
+        if answer.status in (Status.STALLED, Status.STEP_LIMIT) and progress.steps < max_steps:
+            answer = _compiled(solve_thoroughly, config)(rows, progress, tol, max_steps)
+        return jax.tree.map(np.asarray, answer)  # type: ignore[no-any-return]
+
+
 @lru_cache
-def _compiled(config: Config) -> Any:
-    return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
+def _compiled(solver: Any, config: Config) -> Any:
+    return jax.jit(in_float64(partial(solver, config), config.dtype))
 
 
 def _start(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any) -> Start:

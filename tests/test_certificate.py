@@ -257,10 +257,10 @@ def test_any_dual_point_is_made_feasible():
     rng = np.random.default_rng(7)
     n = 11
     y, c = np.where(np.arange(n) < 4, 1.0, -1.0), rng.uniform(0.1, 1.0, n)
-    at = np.concatenate([rng.normal(size=(2, n)) * y, y[None]])
+    rows = np.concatenate([rng.normal(size=(2, n)), np.ones((1, n))])
     for squared, q_bias, scale in itertools.product((False, True), (0.0, 0.3), (0.01, 1.0, 100.0)):
         q, penalty = np.array([0.0, 0.0, q_bias]), np.array([0.5, 0.5, 0.0])
-        program = Program(at, np.ones(n), c, penalty, q, squared=squared, free_bias=True)
+        program = Program(rows, y, np.ones(n), c, penalty, q, squared=squared, free_bias=True)
         program = jax.tree.map(lambda leaf: leaf.astype(np.float32), program)
         raw = (scale * rng.normal(size=n)).astype(np.float32)
         alpha, again, found = feasible_and_certified(program, raw)
