@@ -11,6 +11,8 @@ from jaxhinge._objective import LinearParams, decision_function, init_params, lo
 from jaxhinge._rows import Status
 from jaxhinge._solve import Solution, solve
 from jaxhinge._solve_variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
+from jaxhinge._sweep import sweep
+from jaxhinge._sweep_task import Sweep
 from jaxhinge._train import make_train_step, train
 
 __version__ = "0.1.0"
@@ -22,6 +24,7 @@ __all__ = [
     "LinearParams",
     "Solution",
     "Status",
+    "Sweep",
     "assert_valid_gradient",
     "decision_function",
     "diagnose",
@@ -43,5 +46,6 @@ __all__ = [
     "solve_quantile",
     "solve_ranking",
     "solve_regression",
+    "sweep",
     "train",
 ]

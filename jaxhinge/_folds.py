@@ -1,0 +1,150 @@
+"""Which rows train and which are held out, checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxhinge import _checks
+
+NDArray = np.ndarray[Any, Any]
+
+
+class Folds(NamedTuple):
+    """For each fold which rows train and which are held out, both `(folds, n)` of bool."""
+
+    train: NDArray
+    held_out: NDArray
+
+
+def make_folds(folds: Any, x: NDArray, labels: NDArray, counts: NDArray, key: Any) -> Folds:
+    """Folds from a number, an index array, a splitter or pairs of index arrays.
+
+    Args:
+      folds: A number of stratified folds; or integers `(n,)`, the fold that holds a row out, negative for none; or a
+        scikit-learn splitter; or an iterable of pairs (rows that train, rows held out).
+      x: Features `(n, d)`, for a splitter.
+      labels: `(n,)` or `(n, t)`; the folds are stratified by the rows of it.
+      counts: `(n,)`, whether a row has weight.
+      key: Of the shuffle: an integer or a JAX key.
+    """
+    n = len(labels)
+    strata = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    if isinstance(folds, (int, np.integer)) and not isinstance(folds, (bool, np.bool_)):
+        found = _by_number(_stratified(int(folds), strata, labels, counts, key))
+    elif hasattr(folds, "split") and not isinstance(folds, str):
+        found = _from_pairs(folds.split(x, labels), n)
+    elif _is_index_array(folds):
+        found = _by_number(_checked_index(np.asarray(folds), n))
+    elif isinstance(folds, Iterable) and not isinstance(folds, str):
+        found = _from_pairs(folds, n)
+    else:
+        raise TypeError(
+            "folds must be a number, an array with the fold of each row, a scikit-learn splitter or pairs (train, "
+            f"held out) of row numbers; got {folds!r}."
+        )
+    _check_classes(found, labels, counts)
+    return found
+
+
+def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, key: Any) -> NDArray:
+    """The fold of each row: every class is shuffled and dealt out in turn."""
+    if count < 2:
+        raise ValueError(f"folds must be at least 2; got {count}.")
+    sizes = np.bincount(strata, weights=counts)
+    if sizes.min() < count and labels.ndim == 1:
+        rarest = labels[strata == np.argmin(sizes)][0]
+        raise ValueError(
+            f"folds is {count}, but class {rarest} has only {int(sizes.min())} rows with weight: take fewer folds, or "
+            "give the fold of each row as an array."
+        )
+    generator = _generator(key)
+    order = generator.permutation(len(strata))
+    # Stable, so that each class keeps its shuffled order; classes follow each other, so that folds differ by one row.
+    dealt = order[np.argsort(strata[order], kind="stable")]
+    fold = np.empty(len(strata), int)
+    fold[dealt] = np.arange(len(strata)) % count
+    return fold
+
+
+def _generator(key: Any) -> np.random.Generator:
+    if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
+        return np.random.default_rng(abs(int(key)))
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key must be an integer or a JAX key; got {type(key).__name__}.")
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.random.default_rng([int(word) for word in np.asarray(data).ravel()])
+
+
+def _is_index_array(folds: Any) -> bool:
+    if isinstance(folds, (str, bytes)) or not hasattr(folds, "__len__"):
+        return False
+    try:
+        array = np.asarray(folds)
+    except ValueError:
+        return False
+    return array.ndim == 1 and array.dtype.kind in "iu"
+
+
+def _checked_index(index: NDArray, n: int) -> NDArray:
+    _checks.check_rows("folds", index, n)
+    used = np.unique(index[index >= 0])
+    if len(used) == 0:
+        raise ValueError("folds holds no row out: every entry is negative.")
+    # Numbered from 0, in their order.
+    return np.where(index >= 0, np.searchsorted(used, index), -1)
+
+
+def _by_number(fold: NDArray) -> Folds:
+    held_out = fold[None, :] == np.arange(fold.max() + 1)[:, None]
+    return Folds(~held_out, held_out)
+
+
+def _from_pairs(pairs: Iterable[Any], n: int) -> Folds:
+    train, held_out = [], []
+    for number, pair in enumerate(pairs):
+        try:
+            inside, outside = pair
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"folds[{number}] must be a pair (rows that train, rows held out); got {pair!r}."
+            ) from error
+        train.append(_mask(inside, n, f"folds[{number}], rows that train"))
+        held_out.append(_mask(outside, n, f"folds[{number}], rows held out"))
+    if not train:
+        raise ValueError("folds is empty.")
+    return Folds(np.stack(train), np.stack(held_out))
+
+
+def _mask(rows: Any, n: int, name: str) -> NDArray:
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n,):
+        return rows
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected row numbers, or {n} booleans; got shape {rows.shape} of {rows.dtype}.")
+    if rows.size and (rows.min() < -n or rows.max() >= n):
+        raise ValueError(f"{name}: row numbers must lie below {n}; got {rows.min()} to {rows.max()}.")
+    if len(np.unique(rows % n)) < len(rows):
+        raise ValueError(f"{name}: a row is listed twice. Give it a sample_weight of 2 instead.")
+    mask = np.zeros(n, bool)
+    mask[rows] = True
+    return mask
+
+
+def _check_classes(folds: Folds, labels: NDArray, counts: NDArray) -> None:
+    """Every fold holds something out and trains on every class that there is."""
+    columns = labels.reshape(len(labels), -1).T
+    for number, (train, held_out) in enumerate(zip(folds.train & counts, folds.held_out & counts, strict=True)):
+        if not held_out.any():
+            raise ValueError(f"Fold {number} holds no row with weight out.")
+        for column in columns:
+            missing = np.setdiff1d(column[counts], column[train])
+            if missing.size:
+                raise ValueError(
+                    f"Fold {number} trains on {int(train.sum())} rows, none of them of class {missing[0]}: stratify "
+                    "the folds, or take fewer."
+                )

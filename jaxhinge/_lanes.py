@@ -1,0 +1,124 @@
+"""Many problems over the same rows, solved at once: one compiled step makes a step of each."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxhinge._core import solve_quickly, solve_thoroughly
+from jaxhinge._precision import in_float64
+from jaxhinge._problem import NDArray, padded, padded_size
+from jaxhinge._rows import Answer, Config, Rows, Start, Status
+
+# Lanes end together, so that few should wait for the slowest; and their vectors should stay in cache.
+_ROWS_AT_ONCE = 65_536
+# Numbers of 4 bytes that a lane keeps for each row, about: the interior point, a direction, and what they are made of.
+_NUMBERS_PER_ROW = 60
+_NOT_YET = (Status.STALLED, Status.STEP_LIMIT)
+
+
+class Shared(NamedTuple):
+    """The rows that all lanes share, on the device and padded to `size` rows, of which `n` are real."""
+
+    xt: Any
+    centre: Any
+    n: int
+    size: int
+
+
+class Lanes(NamedTuple):
+    """What differs from lane to lane: signs and weights `(lanes, n)`, strengths `(lanes,)`."""
+
+    sign: NDArray
+    weight: NDArray
+    l2: NDArray
+
+
+def share(x: NDArray, weight: NDArray) -> Shared:
+    """Rows for lanes, from checked features."""
+    size = padded_size(len(x))
+    centre = weight.astype(x.dtype) @ x / weight.sum()
+    with jax.enable_x64(True):
+        return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre), len(x), size)
+
+
+def lanes_at_once(count: int, size: int, num_features: int, itemsize: int, memory_budget: float) -> int:
+    """How many of `count` lanes to solve at once, in chunks of equal size."""
+    shared = size * num_features * (itemsize + 16)
+    each = 4 * _NUMBERS_PER_ROW * size
+    if shared + each > memory_budget:
+        raise ValueError(
+            f"memory_budget is {memory_budget / 1e9:.3g} GB, but one problem of {size} rows and {num_features} "
+            f"features needs about {(shared + each) / 1e9:.3g} GB at a time: raise it, or take fewer rows."
+        )
+    most = max(1, min(count, _ROWS_AT_ONCE // size, int((memory_budget - shared) // each)))
+    chunks = -(-count // most)
+    return -(-count // chunks)
+
+
+def solve_lanes(
+    config: Config, shared: Shared, lanes: Lanes, before: Answer | None, tol: float, max_steps: int
+) -> Answer:
+    """The answers of all lanes, in NumPy arrays, each with its gap and status; `before` are answers to start from."""
+    rows, start = _rows(shared, lanes), _start(shared, lanes, before)
+    numbers = np.float64(tol), np.int32(max_steps)
+    with jax.enable_x64(True):
+        answer, progress = _quickly(config)(rows, start, *numbers)
+        found: Answer = jax.tree.map(np.array, answer)
+        left = np.isin(found.status, _NOT_YET) & (found.steps < max_steps)
+        if left.any():
+            # As many lanes as there were, so that nothing new is compiled: the others only wait.
+            again = jax.tree.map(np.asarray, _thoroughly(config)(rows, progress, *numbers))
+            better = left & ~(again.gap >= found.gap)
+            found = jax.tree.map(lambda old, new: _where(better, new, old), found, again)
+            found = found._replace(
+                status=np.where(left, again.status, found.status), steps=np.where(left, again.steps, found.steps)
+            )
+    return found._replace(dual=found.dual[:, : shared.n])
+
+
+def _rows(shared: Shared, lanes: Lanes) -> Rows:
+    c = lanes.weight / lanes.weight.sum(axis=1, keepdims=True)
+    return Rows(
+        xt=shared.xt,
+        sign=padded(lanes.sign, shared.size),
+        r=np.ones(shared.size),
+        c=padded(c, shared.size),
+        l2=lanes.l2,
+        q_bias=np.float64(0),
+        centre=shared.centre,
+        valid=np.bool_(True),
+    )
+
+
+def _start(shared: Shared, lanes: Lanes, before: Answer | None) -> Start:
+    count, d = len(lanes.l2), shared.xt.shape[0]
+    if before is None:
+        return Start(np.zeros((count, d)), np.zeros(count), np.zeros((count, shared.size)), np.zeros(count, bool))
+    # A row that a lane leaves out has no dual there.
+    dual = np.where(lanes.weight > 0, before.dual, 0)
+    w, b = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b))
+    return Start(w, b, padded(dual.astype(np.float64), shared.size), np.ones(count, bool))
+
+
+def _where(chosen: NDArray, new: NDArray, old: NDArray) -> NDArray:
+    return np.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+# Which leaves differ from lane to lane.
+_ROW_AXES = Rows(xt=None, sign=0, r=None, c=0, l2=0, q_bias=None, centre=None, valid=None)
+
+
+@lru_cache
+def _quickly(config: Config) -> Any:
+    solver = jax.vmap(partial(solve_quickly, config), in_axes=(_ROW_AXES, 0, None, None))
+    return jax.jit(in_float64(solver, config.dtype))
+
+
+@lru_cache
+def _thoroughly(config: Config) -> Any:
+    solver = jax.vmap(partial(solve_thoroughly, config), in_axes=(_ROW_AXES, 0, None, None))
+    return jax.jit(in_float64(solver, config.dtype))

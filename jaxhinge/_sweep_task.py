@@ -1,0 +1,166 @@
+"""What a sweep is given, as binary problems over the same rows, and its results in the shapes that it promises."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhinge import _checks
+from jaxhinge._objective import LinearParams, predict
+from jaxhinge._problem import NDArray, host_rows
+from jaxhinge._rows import Answer
+from jaxhinge._solve import Solution
+from jaxhinge._sweep_grid import Grid, Problems
+
+
+class Sweep(NamedTuple):
+    """A grid of solved problems. `...` is empty, or `(sets,)`, `(columns,)` or both, where several were given.
+
+    Attributes:
+      l2: `(num_l2,)`, as given.
+      params: Of every strength and fold: `w` `(..., num_l2, folds, d)` and `b` `(..., num_l2, folds)`; with k classes
+        `(..., num_l2, folds, d, k)` and `(..., num_l2, folds, k)`.
+      val_score: `(..., num_l2, folds)`, on the rows held out; the higher the better.
+      gap: `(..., num_l2, folds)`, in the units of the objective; the sum over classes.
+      status: `(..., num_l2, folds)`, codes of `Status`; the worst over classes.
+      steps: `(..., num_l2, folds)`, the sum over classes.
+      best_l2: `(...)`, the strength chosen.
+      best: The `Solution` on all rows with it; with k classes `dual` is `(..., n, k)` and values and gap are sums.
+      interrupted: Whether Ctrl-C ended the sweep. Problems not reached have params 0 and the gap of these.
+    """
+
+    l2: Any
+    params: LinearParams
+    val_score: Any
+    gap: Any
+    status: Any
+    steps: Any
+    best_l2: Any
+    best: Solution
+    interrupted: bool = False
+
+    def predict(self, x: ArrayLike) -> jax.Array:
+        """Targets or labels by `best`."""
+        return predict(self.best.params, x)
+
+
+class Task(NamedTuple):
+    """What is asked: binary problems, the targets that score them, and the axes that lead in the result.
+
+    `groups` `(num_groups, size)` numbers the problems that are scored together: the classes of one set of labels.
+    """
+
+    problems: Problems
+    targets: NDArray
+    weights: NDArray
+    groups: NDArray
+    leading: tuple[int, ...]
+    multiclass: bool
+
+
+def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
+    """Checked rows, and the binary problems over them: sets of weights, by columns of targets, by classes."""
+    x, ones = host_rows(x, None)
+    _checks.check_finite("x", x)
+    sets = _weight_sets(sample_weight, ones)
+    y = _checks.host_array("y", y)
+    columns = y.T if y.ndim == 2 else y[None]
+    for column in columns:
+        _checks.check_rows("y", column, len(x))
+    # A target of -1 can be no label, and +1 alone no pair of classes.
+    multiclass = y.ndim == 1 and not np.isin(y, (-1, 1)).all() and y.dtype.kind in "iu"
+    k = 1
+    for weight in sets:
+        if multiclass:
+            k = max(k, _checks.check_class_labels("y", y, None, weight))
+            missing = np.setdiff1d(np.arange(k), y[weight > 0])
+            if missing.size:
+                raise ValueError(
+                    f"y has no row of class {missing[0]} (with a weight above 0), but labels up to {k - 1}."
+                )
+        else:
+            for column in columns:
+                _checks.check_binary_targets("y", column, weight)
+    sign = np.where(y == np.arange(k)[:, None], 1.0, -1.0) if multiclass else columns.astype(np.float64)
+    num_groups = len(sets) * len(columns)
+    problems = Problems(x, np.tile(sign, (len(sets), 1)), np.repeat(sets, len(sign), axis=0))
+    leading = (*([len(sets)] if np.ndim(sample_weight) == 2 else []), *([len(columns)] if y.ndim == 2 else []))
+    return Task(
+        problems=problems,
+        targets=np.tile(columns, (len(sets), 1)),
+        weights=np.repeat(sets, len(columns), axis=0),
+        groups=np.arange(num_groups * k).reshape(num_groups, k),
+        leading=leading,
+        multiclass=multiclass,
+    )
+
+
+def _weight_sets(sample_weight: Any, ones: NDArray) -> NDArray:
+    if sample_weight is None:
+        return ones[None]
+    sets = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
+    sets = sets if sets.ndim == 2 else sets[None]
+    for number, weight in enumerate(sets):
+        _checks.check_sample_weight(f"sample_weight[{number}]" if len(sets) > 1 else "sample_weight", weight, len(ones))
+    return sets
+
+
+def shaped(
+    task: Task,
+    strengths: NDArray,
+    grid: Grid,
+    scores: NDArray,
+    chosen: NDArray,
+    answer: Answer,
+    interrupted: bool,
+) -> Sweep:
+    """The results with the axes in the order that `Sweep` promises."""
+
+    def grouped(leaf: NDArray) -> NDArray:
+        # (num_l2, problems, folds, ...) to (groups, classes, num_l2, folds, ...)
+        moved = np.moveaxis(leaf, 1, 0)
+        return moved.reshape(*task.groups.shape, *moved.shape[1:])
+
+    def led(leaf: NDArray) -> NDArray:
+        return leaf.reshape((*task.leading, *leaf.shape[1:]))
+
+    def by_class(leaf: NDArray) -> NDArray:
+        return led(np.moveaxis(leaf, 1, -1) if task.multiclass else leaf[:, 0])
+
+    def of_best(leaf: NDArray) -> NDArray:
+        return leaf.reshape(*task.groups.shape, *leaf.shape[1:])
+
+    params = LinearParams(by_class(grouped(grid.w)), by_class(grouped(grid.b)))
+    best = Solution(
+        params=LinearParams(by_class(of_best(answer.w)), by_class(of_best(answer.b))),
+        dual=by_class(of_best(answer.dual)),
+        primal_value=led(of_best(answer.primal_value).sum(axis=1)),
+        dual_value=led(of_best(answer.dual_value).sum(axis=1)),
+        gap=led(of_best(answer.gap).sum(axis=1)),
+        steps=led(of_best(answer.steps).sum(axis=1)),
+        status=led(of_best(answer.status).max(axis=1)),
+    )
+    return Sweep(
+        l2=strengths,
+        params=params,
+        val_score=led(scores),
+        gap=led(grouped(grid.gap).sum(axis=1)),
+        status=led(grouped(grid.status).max(axis=1)),
+        steps=led(grouped(grid.steps).sum(axis=1)),
+        best_l2=led(chosen),
+        best=best,
+        interrupted=interrupted,
+    )
+
+
+def on_device(result: Sweep, dtype: Any) -> Sweep:
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, bool):
+            return leaf
+        return jnp.asarray(leaf, dtype if np.issubdtype(np.asarray(leaf).dtype, np.floating) else jnp.int32)
+
+    return jax.tree.map(convert, result)  # type: ignore[no-any-return]
