@@ -8,6 +8,7 @@ from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._path import Path, path
 from jaxhinge._rows import Status
 from jaxhinge._solve import Solution, solve
 from jaxhinge._solve_variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
@@ -22,6 +23,7 @@ __all__ = [
     "Diagnosis",
     "FitResult",
     "LinearParams",
+    "Path",
     "Solution",
     "Status",
     "Sweep",
@@ -38,6 +40,7 @@ __all__ = [
     "losses",
     "make_train_step",
     "plot",
+    "path",
     "positive_part",
     "predict",
     "save",

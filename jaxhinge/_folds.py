@@ -123,7 +123,7 @@ def _from_pairs(pairs: Iterable[Any], n: int) -> Folds:
 def _mask(rows: Any, n: int, name: str) -> NDArray:
     rows = np.asarray(rows)
     if rows.dtype == bool and rows.shape == (n,):
-        return rows
+        return np.array(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected row numbers, or {n} booleans; got shape {rows.shape} of {rows.dtype}.")
     if rows.size and (rows.min() < -n or rows.max() >= n):

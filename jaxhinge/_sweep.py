@@ -95,13 +95,13 @@ def sweep(
     >>> result.val_score.shape, bool((result.gap >= 0).all()), float(result.best_l2) < 1
     ((3, 3), True, True)
     """
-    strengths = _strengths(l2)
+    strengths = checked_strengths(l2)
     task = task_of(x, y, sample_weight)
     metric = metric_of(scoring)
     if select not in ("mean", "one_standard_error"):
         raise ValueError(f'select must be "mean" or "one_standard_error"; got {select!r}.')
     options = _options(tol, max_steps, memory_budget, progress, on_interrupt)
-    counts = (task.problems.weight > 0).any(axis=0)
+    counts = np.any(task.problems.weight > 0, axis=0)
     splits = make_folds(
         folds, task.problems.x, task.targets.T if len(task.targets) > 1 else task.targets[0], counts, key
     )
@@ -150,7 +150,8 @@ def chosen_strength(l2: NDArray, scores: NDArray, select: str) -> float:
     return float(np.max(l2[mean >= bar]))
 
 
-def _strengths(l2: Any) -> NDArray:
+def checked_strengths(l2: Any) -> NDArray:
+    """A vector of strengths, all above 0."""
     strengths = _checks.host_real("l2", l2).astype(np.float64)
     if strengths.ndim != 1 or not strengths.size:
         raise ValueError(

@@ -120,18 +120,18 @@ def shaped(
 ) -> Sweep:
     """The results with the axes in the order that `Sweep` promises."""
 
-    def grouped(leaf: NDArray) -> NDArray:
+    def grouped(leaf: Any) -> Any:
         # (num_l2, problems, folds, ...) to (groups, classes, num_l2, folds, ...)
         moved = np.moveaxis(leaf, 1, 0)
         return moved.reshape(*task.groups.shape, *moved.shape[1:])
 
-    def led(leaf: NDArray) -> NDArray:
+    def led(leaf: Any) -> Any:
         return leaf.reshape((*task.leading, *leaf.shape[1:]))
 
-    def by_class(leaf: NDArray) -> NDArray:
+    def by_class(leaf: Any) -> Any:
         return led(np.moveaxis(leaf, 1, -1) if task.multiclass else leaf[:, 0])
 
-    def of_best(leaf: NDArray) -> NDArray:
+    def of_best(leaf: Any) -> Any:
         return leaf.reshape(*task.groups.shape, *leaf.shape[1:])
 
     params = LinearParams(by_class(grouped(grid.w)), by_class(grouped(grid.b)))
