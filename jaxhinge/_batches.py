@@ -25,6 +25,7 @@ class Batches(NamedTuple):
       weight: `(n,)`, or None where all rows count alike.
       size: Rows in a batch.
       per_epoch: Batches in an epoch, the last of which may be partial.
+      blocks: A batch has as many rows of each of these equal parts.
     """
 
     x: jax.Array
@@ -32,9 +33,12 @@ class Batches(NamedTuple):
     weight: jax.Array | None
     size: int
     per_epoch: int
+    blocks: int = 1
 
     @classmethod
-    def of(cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int) -> Batches:
+    def of(
+        cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int, blocks: int = 1
+    ) -> Batches:
         """Check that the rows fit together; more rows in a batch than there are means all of them."""
         size = _checks.host_integer("batch_size", batch_size, at_least=1)
         if x.ndim == 0 or x.shape[0] == 0:
@@ -47,12 +51,23 @@ class Batches(NamedTuple):
             if weight.shape != x.shape[:1]:
                 raise ValueError(f"sample_weight has shape {weight.shape}, but x has {x.shape[0]} rows.")
         size = min(size, x.shape[0])
-        return cls(x, y, weight, size, -(-x.shape[0] // size))
+        blocks = _checks.host_integer("blocks", blocks, at_least=1)
+        if x.shape[0] % blocks or size % blocks:
+            raise ValueError(
+                f"blocks={blocks} must divide the {x.shape[0]} rows of x and the {size} of a batch. "
+                "jaxhinge.shard_rows pads rows with weight 0 to a multiple of the devices."
+            )
+        return cls(x, y, weight, size, -(-x.shape[0] // size), blocks)
+
+    @property
+    def length(self) -> int:
+        """Rows in a block."""
+        return self.x.shape[0] // self.blocks
 
     def shuffle(self, key: jax.Array) -> jax.Array:
-        """The rows in a random order, int32, from which the order of every epoch is made."""
-        n = self.x.shape[0]
-        return jnp.argsort(jax.random.bits(key, (n,), jnp.uint32)).astype(jnp.int32)
+        """The rows of each block in a random order, int32, from which the order of every epoch is made."""
+        bits = jax.random.bits(key, (self.blocks, self.length), jnp.uint32)
+        return jnp.argsort(bits, axis=1).astype(jnp.int32)
 
     def deal(self, key: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What makes the order of this epoch: place `i` goes to place `factor * i + shift` modulo `n`.
@@ -60,7 +75,7 @@ class Batches(NamedTuple):
         With a factor that has no divisor in common with `n` this is a permutation. Sorting random
         numbers for each epoch would take longer than the epoch itself where rows are short.
         """
-        n = self.x.shape[0]
+        n = self.length
         # Beyond this limit the product would not fit 32 bits.
         factors = np.arange(1, max(2, min(n, 2**32 // n)), dtype=np.uint32)
         factors = factors[np.gcd(factors, n) == 1]
@@ -69,27 +84,36 @@ class Batches(NamedTuple):
         return factor, jax.random.randint(key_shift, (), 0, n).astype(jnp.uint32)
 
     def rows(self, shuffled: jax.Array, deal: tuple[jax.Array, jax.Array], batch: jax.Array) -> tuple[Any, Any]:
-        """The row numbers of one batch, and which of them are real; the others fill the last batch."""
-        n = jnp.uint32(self.x.shape[0])
-        places = batch.astype(jnp.uint32) * jnp.uint32(self.size) + jnp.arange(self.size, dtype=jnp.uint32)
+        """The row numbers of one batch within each block, and which are real; the others fill the last batch."""
+        n, size = jnp.uint32(self.length), self.size // self.blocks
+        places = batch.astype(jnp.uint32) * jnp.uint32(size) + jnp.arange(size, dtype=jnp.uint32)
         factor, shift = deal
         mixed = (places % n * factor % n + shift) % n
-        return shuffled[mixed.astype(jnp.int32)], places < n
+        return shuffled[:, mixed.astype(jnp.int32)], places < n
 
     def step(
         self, step: Step[State], state: State, rows: jax.Array, real: jax.Array, options: dict[str, Any]
     ) -> tuple[State, Any]:
         """One step on these rows, of which only the real ones count."""
-        x, y = self.x[rows], self.y[rows]
+        x, y = self._taken(self.x, rows), self._taken(self.y, rows)
+        real = jnp.tile(real, self.blocks)
         if self.weight is None and self.size * self.per_epoch == self.x.shape[0]:
             return step(state, x, y, **options)
         if self.weight is None:
             return step(state, x, y, sample_weight=real.astype(jnp.float32), **options)
-        weight = jnp.where(real, self.weight[rows], 0)
+        weight = jnp.where(real, self._taken(self.weight, rows), 0)
         # Without any weight the mean is not defined: 1 stands in, and the step is not taken.
         empty = jnp.sum(weight) == 0
         new, metrics = step(state, x, y, sample_weight=jnp.where(empty, 1, weight), **options)
         return jax.tree.map(lambda old, new: jnp.where(empty, old, new), state, new), metrics
+
+    def _taken(self, values: jax.Array, rows: jax.Array) -> jax.Array:
+        """The values of these rows. Each block takes its own, so that no row leaves the device that holds the block."""
+        if self.blocks == 1:
+            return values[rows[0]]
+        blocks = values.reshape(self.blocks, self.length, *values.shape[1:])
+        taken: jax.Array = jax.vmap(lambda block, numbers: block[numbers])(blocks, rows)
+        return taken.reshape(-1, *values.shape[1:])
 
 
 def running_mean(mean: Any, params: Any, index: jax.Array, start: ArrayLike | None) -> Any:

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxhinge import _checks
 from jaxhinge._batches import Batches, running_mean
+from jaxhinge._mesh import explicit_mesh, with_automatic_axes
 from jaxhinge._objective import loss
 
 Objective = Callable[..., jax.Array]
@@ -139,6 +140,7 @@ def train(
     objective: Objective = loss,
     sample_weight: ArrayLike | None = None,
     average_from: ArrayLike | None = None,
+    blocks: int = 1,
     **options: Any,
 ) -> tuple[Any, Metrics]:
     r"""Minibatch training as one pure function: it jits, vmaps and differentiates.
@@ -164,13 +166,17 @@ def train(
       sample_weight: `(n,)`, not negative. A batch whose weights are all 0 is passed over.
       average_from: The step from which iterates are averaged; the average is returned in place of
         the last iterate. 0 averages all of them; None, the default, none.
+      blocks: Deal every batch out of this many equal blocks of neighbouring rows, the same number of rows from each.
+        Where rows are laid out over as many devices, or a divisor of that, none of them travels. The batches depend
+        on `key` and `blocks`, not on the devices.
       **options: For `objective`: `subgradient=`, `loss_fn=`, ...
 
     Returns:
       `(params, history)`; `history.loss` and `history.grad_norm` are `(num_steps,)`, on the batches.
 
     Raises:
-      ValueError: `x` and `y` differ in length, are empty, or a count is below 1.
+      ValueError: `x` and `y` differ in length, are empty, a count is below 1, or `blocks` does not divide the rows
+        and the batch.
       TypeError: A count is not a Python integer, or `optimizer` is not an optax optimizer.
 
     References:
@@ -186,9 +192,16 @@ def train(
     >>> params.w.shape, history.loss.shape
     ((2, 1), (2, 50))
     """
+    mesh = explicit_mesh(params, x, y, sample_weight, options)
+    if mesh is not None:
+        return with_automatic_axes(  # type: ignore[no-any-return]
+            mesh, train, params, x, y, optimizer=optimizer, num_steps=num_steps,
+            batch_size=batch_size, key=key, l2=l2, objective=objective, sample_weight=sample_weight,
+            average_from=average_from, blocks=blocks, **options,
+        )  # fmt: skip
     x, y = _checks.as_array("x", x), _checks.as_array("y", y)
     num_steps = _checks.host_integer("num_steps", num_steps, at_least=1)
-    batches = Batches.of(x, y, sample_weight, batch_size)
+    batches = Batches.of(x, y, sample_weight, batch_size, blocks)
     init, step = make_train_step(optimizer, objective)
     options = options if l2 is None else {"l2": l2, **options}
 

@@ -24,8 +24,8 @@ KEY = jax.random.key(7)
 
 
 @functools.cache
-def _epoch(n: int, size: int) -> Any:
-    batches = Batches.of(jnp.zeros((n, 1)), jnp.zeros(n), None, size)
+def _epoch(n: int, size: int, blocks: int) -> Any:
+    batches = Batches.of(jnp.zeros((n, 1)), jnp.zeros(n), None, size, blocks)
 
     @jax.jit
     def rows(key: Any, epoch: Any) -> Any:
@@ -35,10 +35,13 @@ def _epoch(n: int, size: int) -> Any:
     return rows
 
 
-def epoch_rows(epoch: int, key: jax.Array = KEY, n: int = N, size: int = BATCH) -> list[np.ndarray[Any, Any]]:
-    """The rows of every batch of one epoch, padding removed."""
-    dealt = _epoch(n, size)(key, epoch)
-    return [rows[real] for rows, real in zip(*(np.asarray(part) for part in dealt), strict=True)]
+def epoch_rows(
+    epoch: int, key: jax.Array = KEY, n: int = N, size: int = BATCH, blocks: int = 1
+) -> list[np.ndarray[Any, Any]]:
+    """The rows of every batch of one epoch, padding removed, block after block."""
+    dealt = _epoch(n, size, blocks)(key, epoch)
+    first = n // blocks * np.arange(blocks)[:, None]
+    return [(first + rows)[:, real].ravel() for rows, real in zip(*(np.asarray(part) for part in dealt), strict=True)]
 
 
 def sgd_by_hand(
@@ -68,6 +71,32 @@ def test_every_row_comes_once_per_epoch(n: int, size: int) -> None:
     for epoch in range(3):
         rows = np.concatenate(epoch_rows(epoch, n=n, size=size))
         np.testing.assert_array_equal(np.sort(rows), np.arange(n))
+
+
+@pytest.mark.parametrize(("n", "size", "blocks"), [(24, 6, 3), (40, 16, 8), (12, 12, 4)])
+def test_every_batch_has_as_many_rows_of_each_block(n: int, size: int, blocks: int) -> None:
+    batches = epoch_rows(1, n=n, size=size, blocks=blocks)
+    np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(n))
+    for rows in batches:
+        assert len(set(np.bincount(rows // (n // blocks), minlength=blocks))) == 1
+    orders = np.concatenate([rows.reshape(blocks, -1) for rows in batches], axis=1) % (n // blocks)
+    assert (orders[0] != orders[1]).any()
+
+
+def test_a_step_takes_the_rows_of_its_blocks() -> None:
+    run = functools.partial(jh.train, jh.init_params(D), optimizer=optax.sgd(0.1), num_steps=4, key=KEY)
+    n, blocks = 20, 4
+    x, y, weight = X[:n], Y[:n], WEIGHT[:n]
+    _, history = run(x, y, batch_size=8, l2=0.1, blocks=blocks, sample_weight=weight)
+    params = jh.init_params(D)
+    for step in range(4):
+        rows = epoch_rows(step // 3, n=n, size=8, blocks=blocks)[step % 3]
+        value, (dw, db) = jax.value_and_grad(jh.loss)(params, x[rows], y[rows], l2=0.1, sample_weight=weight[rows])
+        np.testing.assert_allclose(history.loss[step], value, rtol=1e-5)
+        params = jh.LinearParams(params.w - 0.1 * dw, params.b - 0.1 * db)
+    for batch_size, number in ((8, 3), (6, 4)):
+        with pytest.raises(ValueError, match=f"blocks={number} must divide the 20 rows of x and the {batch_size} of"):
+            run(x, y, batch_size=batch_size, blocks=number)
 
 
 def test_orders_differ_between_epochs_and_keys() -> None:
