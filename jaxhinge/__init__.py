@@ -7,6 +7,7 @@ from jaxhinge._files import load, save
 from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
+from jaxhinge._mesh import ShardedRows, shard_rows
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
 from jaxhinge._path import Path, path
 from jaxhinge._rows import Status
@@ -24,6 +25,7 @@ __all__ = [
     "FitResult",
     "LinearParams",
     "Path",
+    "ShardedRows",
     "Solution",
     "Status",
     "Sweep",
@@ -44,6 +46,7 @@ __all__ = [
     "positive_part",
     "predict",
     "save",
+    "shard_rows",
     "solve",
     "solve_one_class",
     "solve_quantile",

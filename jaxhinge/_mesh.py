@@ -140,10 +140,10 @@ def explicit_mesh(*values: Any) -> Any:
     return None
 
 
-def with_automatic_axes(mesh: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def with_automatic_axes(mesh: Any, out: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """`function(*args, **options)`, in which JAX finds the layouts of a mesh with explicit axes by itself.
 
-    The results lie whole on every device.
+    `out` says how each result is laid out: by `PartitionSpec()`, whole on every device.
 
     With explicit axes a sum over rows needs its layout spelled out; reverse mode, which makes such sums out of
     products, gives no place to do so.
@@ -158,5 +158,8 @@ def with_automatic_axes(mesh: Any, function: Callable[..., Any], *args: Any, **o
         inner_args, inner_options = jax.tree.unflatten(structure, filled)
         return function(*inner_args, **inner_options)
 
-    whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
-    return jax.sharding.auto_axes(inner, out_sharding=whole)(*(leaves[place] for place in places))
+    def sharding(spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(mesh, spec)
+
+    shardings = jax.tree.map(sharding, out, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    return jax.sharding.auto_axes(inner, out_sharding=shardings)(*(leaves[place] for place in places))

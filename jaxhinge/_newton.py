@@ -49,10 +49,12 @@ def by_features(program: Program) -> NewtonSystem:
 def _blocked(rows: jax.Array) -> jax.Array:
     """`rows` whole, or as `(blocks, p, n / blocks)` where that is faster.
 
-    Products in float64 are seldom made: they are not worth a second copy of the rows.
+    Products in float64 are seldom made: they are not worth a second copy of the rows. And no block may lie on two
+    devices, or it would travel: how many share the rows is not known here, but they are a divisor of all there are.
     """
     p, n = rows.shape
-    narrow = p < _NARROW and p * n > _BLOCK_THRESHOLD and n % _BLOCK_ROWS == 0 and rows.dtype == jnp.float32
+    whole = n % (_BLOCK_ROWS * jax.device_count()) == 0
+    narrow = p < _NARROW and p * n > _BLOCK_THRESHOLD and whole and rows.dtype == jnp.float32
     return rows.reshape(p, n // _BLOCK_ROWS, _BLOCK_ROWS).swapaxes(0, 1) if narrow else rows
 
 

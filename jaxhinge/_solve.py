@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
 from jaxhinge._core import solve_quickly, solve_thoroughly
 from jaxhinge._implicit import differentiable
+from jaxhinge._mesh import explicit_mesh, with_automatic_axes
 from jaxhinge._objective import LinearParams
 from jaxhinge._precision import in_float64
 from jaxhinge._problem import (
@@ -27,6 +29,7 @@ from jaxhinge._problem import (
     weighed_and_padded,
 )
 from jaxhinge._rows import Answer, Config, Method, Rows, Start, Status
+from jaxhinge._solve_spread import is_spread, solve_spread
 
 Loss = Literal["hinge", "squared_hinge"]
 
@@ -87,7 +90,8 @@ def solve(
     bias is free, and the value `sum(dual) - |sum_i dual_i y_i x_i|^2 / (2 l2)`, less `sum(dual_i^2 / (4 c_i))` when
     squared.
 
-    It is pure: it works under `jit`, `vmap` and `shard_map`; a new number does not recompile. On arrays that are not
+    It is pure: it works under `jit`, `vmap` and `shard_map`; a new number does not recompile. Rows laid out over a mesh
+    (`jaxhinge.shard_rows`) stay where they are, unless there are more features than rows. On other arrays that are not
     traced, rows are padded with zero weight to one of a few sizes, so that data with nearly as many rows do not
     recompile either. The work is done in float64 on CPU and GPU, whatever the flags and the input's dtype.
 
@@ -132,7 +136,23 @@ def solve(
     config = config_of(loss, fit_intercept, method)
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
     traced = is_traced(x, y, l2, sample_weight, options)
+    if not traced and is_spread(x):
+        given = None if init is None else (init.params, init.dual)
+        return _solution(solve_spread(config, options.as_numpy, x, y, l2, sample_weight, given, tol, max_steps))
+    mesh = explicit_mesh(x, y, sample_weight) if traced else None
+    if mesh is not None:
+        return with_automatic_axes(  # type: ignore[no-any-return]
+            mesh, _spread_out(x), solve, x, y, l2=l2, sample_weight=sample_weight, fit_intercept=fit_intercept,
+            loss=loss, tol=tol, max_steps=max_steps, init=init, method=method, as_numpy=as_numpy,
+        )  # fmt: skip
     return solve_problem(config, binary_problem(x, y, l2, sample_weight, traced=traced), options)
+
+
+def _spread_out(x: Any) -> Solution:
+    """How a solution lies on a mesh: the dual as the rows do, the rest whole on every device."""
+    whole: Any = PartitionSpec()  # type: ignore[no-untyped-call]
+    rows: Any = PartitionSpec(*jax.typeof(x).sharding.spec[:1])  # type: ignore[no-untyped-call]
+    return Solution(LinearParams(whole, whole), rows, whole, whole, whole, whole, whole)
 
 
 def solve_problem(config: Config, problem: Problem, options: SolverOptions) -> Solution:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
@@ -194,8 +195,9 @@ def train(
     """
     mesh = explicit_mesh(params, x, y, sample_weight, options)
     if mesh is not None:
+        whole = PartitionSpec()  # type: ignore[no-untyped-call]
         return with_automatic_axes(  # type: ignore[no-any-return]
-            mesh, train, params, x, y, optimizer=optimizer, num_steps=num_steps,
+            mesh, whole, train, params, x, y, optimizer=optimizer, num_steps=num_steps,
             batch_size=batch_size, key=key, l2=l2, objective=objective, sample_weight=sample_weight,
             average_from=average_from, blocks=blocks, **options,
         )  # fmt: skip

@@ -18,9 +18,10 @@ HOUSE = [
     (0, "checks", ["_checks"]),
     (0, "kink", ["_kink"]),
     (1, "losses", ["losses", "losses.*"]),
+    (1, "mesh", ["_mesh"]),
     (2, "objective", ["_objective"]),
     (3, "training", ["_train", "_batches", "_hoist", "_optimizer", "_epochs"]),
-    (3, "scale", ["_mesh", "_checkpoint", "_files", "_prefetch", "_blocks"]),
+    (3, "scale", ["_checkpoint", "_files", "_prefetch", "_blocks"]),
     (3, "certificate", ["_certificate*", "_precision"]),
     (
         4,
