@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxhinge import _checks
+from jaxhinge._mesh import explicit_mesh, with_automatic_axes
 from jaxhinge.losses import hinge_loss
 
 
@@ -157,6 +159,13 @@ def loss(
     >>> print(jax.grad(jaxhinge.loss)(params, x, y, subgradient=1.0).w)
     [-0.5  1. ]
     """
+    mesh = explicit_mesh(params, x, y, l2, sample_weight, loss_options)
+    if mesh is not None:
+        whole = PartitionSpec()  # type: ignore[no-untyped-call]
+        return with_automatic_axes(  # type: ignore[no-any-return]
+            mesh, whole, loss, params, x, y, l2=l2, loss_fn=loss_fn, sample_weight=sample_weight,
+            regularize_bias=regularize_bias, **loss_options,
+        )  # fmt: skip
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
     _checks.check_real_number(
