@@ -21,8 +21,21 @@ _MANY_FEATURES = 1000
 _ASCENT_STEPS = 30
 # Below, one more corrector costs more than the step it saves.
 _NARROW = 128
-_QUICK_FLOOR = 1e-5
+# Complementarity, of the objective, below which float32 holds nothing more.
+_QUICK_FLOOR = 1e-7
+# A start is not taken for nearer to the end of the central path than this.
+_CLOSEST = 1e-3
 _POWER_STEPS = 3
+
+
+class Found(NamedTuple):
+    """What the solver has: the best certificate, the steps made, whether `max_steps` ended them, and whether to go on
+    from it rather than from 0."""
+
+    best: Certified
+    steps: jax.Array
+    limited: jax.Array
+    warm: jax.Array
 
 
 class Task(NamedTuple):
@@ -36,24 +49,19 @@ class Task(NamedTuple):
 def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
     task = _task(config, rows)
-    progress = _quickly(config, task.program, _begin(task, start), tol, max_steps)
-    return _finish(config, rows, task, _thoroughly(config, task.program, progress, tol, max_steps), tol, max_steps)
+    return _finish(config, rows, task, _solved(config, task.program, _given(task, start), tol, max_steps), tol)
 
 
-def solve_quickly(
-    config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array
-) -> tuple[Answer, Progress]:
-    """The answer where float32 is enough for it; otherwise a status that is not CONVERGED, and where to go on."""
+def solve_quickly(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
+    """The first half of `solve_rows`: what float32 can do, which may be something for the other half to start from."""
     task = _task(config, rows)
-    progress = _quickly(config, task.program, _begin(task, start), tol, max_steps)
-    return _finish(config, rows, task, progress, tol, max_steps), progress
+    return _finish(config, rows, task, _quickly(config, task.program, _given(task, start), tol, max_steps), tol)
 
 
-def solve_thoroughly(config: Config, rows: Rows, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Answer:
-    """Go on where `solve_quickly` ended, in the precision of `rows`."""
+def solve_thoroughly(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
+    """The other half of `solve_rows`."""
     task = _task(config, rows)
-    progress = _interior_point.widened(task.program, progress)
-    return _finish(config, rows, task, _thoroughly(config, task.program, progress, tol, max_steps), tol, max_steps)
+    return _finish(config, rows, task, _thoroughly(config, task.program, _given(task, start), tol, max_steps), tol)
 
 
 def gap_of_rows(
@@ -71,8 +79,7 @@ def gap_of_rows(
     if improve:
         turned = _task(config, rows).program
         zeros = certify(turned, jnp.zeros_like(z), jnp.zeros_like(start.dual))
-        progress = _quickly(config, turned, (zeros, jnp.ones_like(primal)), tol, max_steps)
-        best = _thoroughly(config, turned, progress, tol, max_steps).best
+        best = _solved(config, turned, _unsolved(zeros), tol, max_steps).best
     return jnp.where(rows.valid, primal - best.dual, jnp.nan)
 
 
@@ -113,61 +120,76 @@ def cold_progress(program: Program) -> Progress:
     return _interior_point.start(program, jnp.zeros_like(program.penalty), _unit_of_margin(program))
 
 
-def _begin(task: Task, start: Start) -> tuple[Certified, jax.Array]:
-    """What to start from, certified, and how near the end of the central path: 1 for a cold start, else as its gap."""
+def _given(task: Task, start: Start) -> Found:
+    """The start, certified, or 0 where there is none."""
     # A start that is not finite, from a solve that was refused, is no start.
     usable = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
     z = task.turn(jnp.append(start.w, start.b + start.w @ task.centre)[: len(task.program.penalty)])
-    given = certify(task.program, jnp.where(usable, z, 0), jnp.where(usable, start.dual, 0))
-    closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(z.dtype))
-    return given, jnp.where(usable, jnp.minimum(jnp.maximum(closeness, 1e-3), 1), 1)
+    best = certify(task.program, jnp.where(usable, z, 0), jnp.where(usable, start.dual, 0))
+    return _unsolved(best)._replace(warm=usable)
 
 
-def _quickly(
-    config: Config, program: Program, begin: tuple[Certified, jax.Array], tol: jax.Array, max_steps: jax.Array
-) -> Progress:
+def _unsolved(best: Certified) -> Found:
+    # Numbers that vary over the axes of a `shard_map` as the data do.
+    never = jnp.isnan(best.primal) & False
+    return Found(best, never * jnp.int32(0), never, never)
+
+
+def _solved(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
+    found = _quickly(config, program, found, tol, max_steps)
+    return _thoroughly(config, program, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
+
+
+def _quickly(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
     """What float32 can do: exact enough until the gap is small."""
-    given, closeness = begin
     p, n = program.rows.shape
-    low = program.astype(jnp.float32)
-    kappa = closeness.astype(jnp.float32) * _unit_of_margin(low)
-    progress = _interior_point.start(low, given.z.astype(jnp.float32), kappa)
     if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
         limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, _ASCENT_STEPS)
-        given, steps = _ascent.ascend(program, given, tol, limit, jnp.float32)
-        progress = progress._replace(steps=steps)
-    if config.method != "ascent" and p <= n:
-        progress = progress._replace(best=better(progress.best, given.astype(jnp.float32)))
-        system = _newton.by_features(low)
-        progress = _interior_point.run(low, progress, system, tol, max_steps, _num_correctors(p), _QUICK_FLOOR)
-    progress = _interior_point.widened(program, progress)
-    return progress._replace(best=better(given, progress.best))
+        best, steps = _ascent.ascend(program, found.best, tol, limit, jnp.float32)
+        found = Found(best, found.steps + steps, steps >= max_steps, found.warm)
+    if config.method == "ascent" or p > n:
+        return found
+    low = program.astype(jnp.float32)
+    progress = _on_central_path(low, found.best.astype(jnp.float32), found.warm, found.steps)
+    system = _newton.by_features(low)
+    progress = _interior_point.run(low, progress, system, tol, max_steps, _num_correctors(p), _QUICK_FLOOR)
+    reached = certify(program, *(leaf.astype(program.rows.dtype) for leaf in progress.best[:2]))
+    return Found(better(found.best, reached), progress.steps, progress.steps >= max_steps, found.warm)
 
 
-def _thoroughly(config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
-    """The rest, in the precision of the program; where float32 has spoilt the point, once more from the beginning."""
+def _thoroughly(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
+    """The rest, in the precision of the program; where that leads nowhere, once more from the beginning."""
     if config.method == "ascent":
-        return progress
+        return found
     p, n = program.rows.shape
 
-    def attempts(progress: Progress) -> Progress:
+    def attempts(found: Found) -> Found:
         cold = cold_progress(program)
         system = _newton.by_rows(program) if p > n else _newton.by_features(program)
 
         # The attempts share one compiled step, and the counter of a loop stays whole under vmap.
         def attempt(number: jax.Array, progress: Progress) -> Progress:
-            again = (number > 0) | ~jnp.isfinite(progress.left)
+            again = number > 0
             point, left = choose(again, (cold.point, cold.left), (progress.point, progress.left))
             progress = progress._replace(point=point, left=left, idle=0 * progress.idle)
             return _interior_point.run(program, progress, system, tol, max_steps, _num_correctors(p))
 
-        return jax.lax.fori_loop(0, 2, attempt, progress)  # type: ignore[no-any-return]
+        progress = _on_central_path(program, found.best, found.warm, found.steps)
+        progress = jax.lax.fori_loop(0, 2, attempt, progress)
+        return Found(progress.best, progress.steps, progress.steps >= max_steps, found.warm)
 
     if p <= n:
-        return attempts(progress)
+        return attempts(found)
     # The kernel of the rows costs as much as hundreds of ascent steps: not if those were enough.
-    done = within(program, progress.best, tol)
-    return jax.lax.cond(done, lambda progress: progress, attempts, progress)  # type: ignore[no-any-return]
+    return jax.lax.cond(within(program, found.best, tol), lambda found: found, attempts, found)  # type: ignore[no-any-return]
+
+
+def _on_central_path(program: Program, given: Certified, warm: jax.Array, steps: jax.Array) -> Progress:
+    """Progress from the central point above what is given: no nearer to the end of the path than the gap there."""
+    closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(given.primal.dtype))
+    closeness = jnp.where(warm, jnp.minimum(jnp.maximum(closeness, _CLOSEST), 1), 1)
+    progress = _interior_point.start(program, given.z, closeness * _unit_of_margin(program))
+    return progress._replace(best=better(progress.best, given), steps=progress.steps + steps)
 
 
 def _num_correctors(p: int) -> int:
@@ -185,9 +207,9 @@ def _unit_of_margin(program: Program) -> jax.Array:
     return jnp.where(unit > 0, unit, 1)
 
 
-def _finish(config: Config, rows: Rows, task: Task, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Answer:
+def _finish(config: Config, rows: Rows, task: Task, found: Found, tol: jax.Array) -> Answer:
     """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
-    program, best = task.program, progress.best
+    program, best = task.program, found.best
     params, primal = _rounded(config, task, best.z)
     dual = _net(best.alpha) if config.paired else best.alpha
     dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
@@ -199,13 +221,13 @@ def _finish(config: Config, rows: Rows, task: Task, progress: Progress, tol: jax
     def unless_refused(values: jax.Array) -> jax.Array:
         return jnp.where(valid, values, jnp.full_like(values, jnp.nan))
 
-    otherwise = jnp.where(progress.steps >= max_steps, Status.STEP_LIMIT, Status.STALLED)
+    otherwise = jnp.where(found.limited, Status.STEP_LIMIT, Status.STALLED)
     d = rows.xt.shape[0]
     b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
     status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
     # The gap is taken before the values are rounded: it is smaller than their last digit.
     w, b, dual, primal, bound, gap = map(unless_refused, (params[:d], b, dual, primal, bound, primal - bound))
-    return Answer(w, b, dual, primal, bound, gap, progress.steps, status.astype(jnp.int32))
+    return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(jnp.int32))
 
 
 def _net(alpha: jax.Array) -> jax.Array:

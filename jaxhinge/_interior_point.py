@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from jaxhinge._certificate import Certified, Program, better, certify, within
 from jaxhinge._newton import NewtonSystem
@@ -117,26 +117,6 @@ def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
     point, best = choose(unknown, (point, best), (point, best))
     none = unknown * jnp.int32(0)
     return Progress(point, best, left, none, none)
-
-
-def rounded(progress: Progress, dtype: DTypeLike) -> Progress:
-    """Progress in lower precision."""
-
-    def convert(leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return cast(Progress, jax.tree.map(convert, progress))
-
-
-def widened(program: Program, progress: Progress) -> Progress:
-    """Progress that was made in lower precision, certified again in that of the program."""
-    raised = rounded(progress, program.rows.dtype)
-    f, g = raised.point.f, raised.point.g
-    if not program.squared:
-        # The smaller of the two has all its digits.
-        f, g = jnp.where(f < g, f, 1 - g), jnp.where(f < g, 1 - f, g)
-    point = raised.point._replace(scores=program.scores(raised.point.z), f=f, g=g)
-    return raised._replace(point=point, best=certify(program, raised.best.z, raised.best.alpha))
 
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:

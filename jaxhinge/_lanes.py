@@ -17,7 +17,6 @@ from jaxhinge._rows import Answer, Config, Rows, Start, Status
 _ROWS_AT_ONCE = 65_536
 # Numbers of 4 bytes that a lane keeps for each row, about: the interior point, a direction, and what they are made of.
 _NUMBERS_PER_ROW = 60
-_NOT_YET = (Status.STALLED, Status.STEP_LIMIT)
 
 
 class Shared(NamedTuple):
@@ -66,17 +65,17 @@ def solve_lanes(
     rows, start = _rows(shared, lanes), _start(shared, lanes, before)
     numbers = np.float64(tol), np.int32(max_steps)
     with jax.enable_x64(True):
-        answer, progress = _quickly(config)(rows, start, *numbers)
-        found: Answer = jax.tree.map(np.array, answer)
-        left = np.isin(found.status, _NOT_YET) & (found.steps < max_steps)
+        found: Answer = jax.tree.map(np.array, _quickly(config)(rows, start, *numbers))
+        left = found.status == Status.STALLED
         if left.any():
-            # As many lanes as there were, so that nothing new is compiled: the others only wait.
-            again = jax.tree.map(np.asarray, _thoroughly(config)(rows, progress, *numbers))
-            better = left & ~(again.gap >= found.gap)
-            found = jax.tree.map(lambda old, new: _where(better, new, old), found, again)
-            found = found._replace(
-                status=np.where(left, again.status, found.status), steps=np.where(left, again.steps, found.steps)
-            )
+            # As many lanes as there were, so that nothing new is compiled: the others have no steps left.
+            limits = np.where(left, max_steps - found.steps, 0).astype(np.int32)
+            start = _start(shared, lanes, found._replace(dual=found.dual[:, : shared.n]))
+            again = jax.tree.map(np.asarray, _thoroughly(config)(rows, start, numbers[0], limits))
+            better = left & (again.gap <= found.gap)
+            steps = found.steps + np.where(left, again.steps, 0)
+            found = jax.tree.map(partial(_where, better), again, found)
+            found = found._replace(status=np.where(left, again.status, found.status), steps=steps)
     return found._replace(dual=found.dual[:, : shared.n])
 
 
@@ -120,5 +119,5 @@ def _quickly(config: Config) -> Any:
 
 @lru_cache
 def _thoroughly(config: Config) -> Any:
-    solver = jax.vmap(partial(solve_thoroughly, config), in_axes=(_ROW_AXES, 0, None, None))
+    solver = jax.vmap(partial(solve_thoroughly, config), in_axes=(_ROW_AXES, 0, None, 0))
     return jax.jit(in_float64(solver, config.dtype))

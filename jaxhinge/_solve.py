@@ -192,10 +192,16 @@ def solve_padded(config: Config, rows: Rows, start: Start, tol: np.float64, max_
     """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
     with jax.enable_x64(True):
         rows = jax.device_put(rows)
-        answer, progress = _compiled(solve_quickly, config)(rows, start, tol, max_steps)
-        if answer.status in (Status.STALLED, Status.STEP_LIMIT) and progress.steps < max_steps:
-            answer = _compiled(solve_thoroughly, config)(rows, progress, tol, max_steps)
-        return jax.tree.map(np.asarray, answer)  # type: ignore[no-any-return]
+        answer = jax.tree.map(np.asarray, _compiled(solve_quickly, config)(rows, start, tol, max_steps))
+        if answer.status != Status.STALLED:
+            return answer  # type: ignore[no-any-return]
+        left = np.int32(max_steps - answer.steps)
+        w, b, dual = (leaf.astype(np.float64) for leaf in (answer.w, answer.b, answer.dual))
+        start = Start(w, b, dual, np.asarray(True))
+        again = jax.tree.map(np.asarray, _compiled(solve_thoroughly, config)(rows, start, tol, left))
+    # Rounding may have spoilt the better one.
+    found = again if again.gap <= answer.gap else answer
+    return found._replace(steps=answer.steps + again.steps, status=again.status)  # type: ignore[no-any-return]
 
 
 @lru_cache
