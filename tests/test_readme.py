@@ -1,22 +1,30 @@
-"""Every Python block of the README runs, top to bottom, and prints what its comments say."""
+"""Every Python block of the README, and of the page for newcomers, runs and prints what its comments say."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = {
+    f"{page}-{number}": block
+    for page in ("README.md", "COMING_FROM.md")
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    )
+}
 COMMANDS = re.findall(r"^<!-- (\w+) -->\n```bash\n(.*?)\n```", README, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_there_is_something_to_run():
-    assert BLOCKS
+    assert len(BLOCKS) > 5
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_block(block, capsys):
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block(name, capsys):
+    block = BLOCKS[name]
+    exec(compile(block, name, "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out.splitlines()
     # `print(...)  # text` promises that text.
     promised = re.findall(r"^\s*print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
