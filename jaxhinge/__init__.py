@@ -1,5 +1,8 @@
 """Hinge-loss machine learning for JAX, with the subgradient at the kink chosen by name."""
 
+import importlib as _importlib
+import types as _types
+
 from jaxhinge import losses, plot
 from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
@@ -55,3 +58,10 @@ __all__ = [
     "sweep",
     "train",
 ]
+
+
+def __getattr__(name: str) -> _types.ModuleType:
+    # The estimators are imported on use: their scikit-learn is an extra.
+    if name == "sklearn":
+        return _importlib.import_module("jaxhinge.sklearn")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,127 @@
+"""What the estimators share: from scikit-learn's words and arrays to those of the solver, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from jaxhinge import _checks
+from jaxhinge._objective import LinearParams
+from jaxhinge._rows import Status
+from jaxhinge._solve import Solution
+from jaxhinge._solve_canonical import Canonical, Hinges, canonical
+
+NDArray = np.ndarray[Any, Any]
+Intercept = bool | Literal["regularized"]
+
+# What float32 reaches, and what is aimed at, relative to what is wanted, where polishing that does not settle it.
+_ROUGH, _FINE = 1e-4, 1e-2
+# Small problems are padded to these sizes, to share what was compiled for one of them.
+_FEW_ROWS, _FEW_FEATURES = (64, 512), 32
+
+_ADVICE = {
+    Status.STEP_LIMIT: "Raise max_iter, or accept the gap with a larger tol.",
+    Status.STALLED: "Float64 allows no smaller gap here: scale the features (StandardScaler), regularise more, "
+    "or accept the gap with a larger tol.",
+}
+
+
+def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
+    """The strength of regularisation that `C` or `l2` stands for: `l2 = 1 / (C * sum(weights))`."""
+    if l2 is None:
+        return 1 / (check_C("C", 1.0 if C is None else C) * total_weight)
+    if C is not None:
+        raise ValueError(
+            f"C={C!r} and l2={l2!r} were both given, and they say the same thing: l2 = 1 / (C * sum(weights)). "
+            "Leave one of them None."
+        )
+    return _checks.check_host_number("l2", l2, meaning="a number above 0", valid=lambda v: v > 0)
+
+
+def check_C(name: str, value: Any) -> float:
+    """The inverse strength of regularisation, above 0."""
+    return _checks.check_host_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
+
+
+def dense(x: Any, memory_budget: float) -> NDArray:
+    """Features as a dense array: the solver takes no other, so that sparse ones must fit in memory."""
+    if not sparse.issparse(x):
+        return np.asarray(x)
+    size = 8 * x.shape[0] * x.shape[1]
+    if size > memory_budget:
+        raise ValueError(
+            f"X is sparse, {x.shape[0]} x {x.shape[1]}; made dense, as the solver needs it, it takes "
+            f"{size / 1e9:.3g} GB, more than memory_budget, {memory_budget / 1e9:.3g} GB. Keep fewer features "
+            "(SelectKBest, TruncatedSVD, HashingVectorizer(n_features=...)), or raise memory_budget."
+        )
+    return np.asarray(x.toarray())
+
+
+def padded(x: NDArray, y: NDArray, weight: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """A small problem with rows that do not count and features that are 0; a larger one as it is."""
+    n, d = x.shape
+    if d > _FEW_FEATURES or n > _FEW_ROWS[-1]:
+        return x, y, weight
+    more = next(size for size in _FEW_ROWS if size >= n) - n
+    return (
+        np.pad(x, ((0, more), (0, _FEW_FEATURES - d))),
+        np.pad(y, (0, more), mode="edge"),
+        np.pad(weight, (0, more)),
+    )
+
+
+def solve_exactly(
+    run: Callable[[float, Solution | None], Solution], hinges: Hinges, fit_intercept: Intercept, tol: float
+) -> Solution:
+    """Solve roughly and polish; where that does not settle it, solve finely, from there, and polish again.
+
+    Args:
+      run: From a tolerance and a solution to start from to the solution of the padded problem.
+      hinges: The problem without padding.
+      fit_intercept: As for `jaxhinge.solve`.
+      tol: The relative gap that is wanted.
+    """
+    rough = run(max(tol, _ROUGH), None)
+    found = _canonical(hinges, rough, fit_intercept, tol)
+    converged = found.solution.status == Status.CONVERGED and (found.settled or tol >= _ROUGH)
+    if converged or found.solution.status == Status.STEP_LIMIT:
+        return found.solution
+    fine = run(_FINE * tol, rough)
+    solution = _canonical(hinges, fine, fit_intercept, tol).solution
+    return solution._replace(steps=rough.steps + fine.steps)
+
+
+def _canonical(hinges: Hinges, solution: Solution, fit_intercept: Intercept, tol: float) -> Canonical:
+    """The canonical solution without what padded it, a regularised intercept being the weight of a column of ones."""
+    params: Any = solution.params
+    w = params.w[: hinges.x.shape[1]]
+    if fit_intercept != "regularized":
+        return canonical(hinges, solution._replace(params=params._replace(w=w)), tol)
+    with_ones = hinges._replace(x=np.column_stack([hinges.x, np.ones(len(hinges.x))]))
+    params = params._replace(w=np.append(w, params.b), b=np.float64(0))
+    found = canonical(with_ones, solution._replace(params=params), tol)
+    w = found.solution.params.w
+    return found._replace(solution=found.solution._replace(params=LinearParams(w[:-1], w[-1])))
+
+
+def warn_unless_converged(estimator: Any, solutions: Sequence[Solution], tol: float) -> None:
+    """A `ConvergenceWarning` that tells of the problem with the largest gap, where one has not converged."""
+    lacking = [solution for solution in solutions if solution.status != Status.CONVERGED]
+    if not lacking:
+        return
+    worst = max(lacking, key=lambda solution: float(solution.gap))
+    status = Status(int(worst.status))
+    of = f" for {len(lacking)} of {len(solutions)} problems; the worst" if len(solutions) > 1 else ": it"
+    warnings.warn(
+        f"{type(estimator).__name__} did not reach tol={tol:g}{of} ended after {int(worst.steps)} steps "
+        f"({status.name}) with a duality gap of {float(worst.gap):.2g}, for an objective of "
+        f"{float(worst.primal_value):.2g}. {_ADVICE[status]}",
+        ConvergenceWarning,
+        # Past this function and the methods that fit, to whoever called fit.
+        stacklevel=4,
+    )
