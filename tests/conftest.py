@@ -9,12 +9,16 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Workers, and the next run, take what one has compiled: most of the time of the suite is compilation.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 hypothesis.settings.register_profile(
     "deterministic", derandomize=True, database=None, deadline=None, max_examples=40, print_blob=True
