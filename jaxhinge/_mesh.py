@@ -40,6 +40,10 @@ def shard_rows(
     where they are, and only sums over them travel. Where their number is no multiple of that of the devices, rows of
     weight 0 make it one, so pass `sample_weight` on.
 
+    The same rows on the same number of devices give the same bits, run after run; on another number sums are added in
+    another order. So `loss` and its gradient differ by rounding, `train` by what its steps make of that, and the
+    parameters of `solve` within their gap, which is proven on any number.
+
     Under `jax.distributed.initialize` every process calls this with its own part of the rows, at least one, and gets
     the whole; no row leaves its process.
 

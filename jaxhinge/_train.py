@@ -153,6 +153,10 @@ def train(
     `vmap(lambda rate: train(..., optimizer=optax.sgd(rate)))(rates)`. The order depends on `key`
     alone, so lanes that share `key` and `x` share every batch, and the sweep multiplies matrices.
 
+    On the same machine and versions, the same `key`, data and number of devices give the same bits, run after run.
+    The batches depend on `key`, `n`, `batch_size` and `blocks`, not on the devices; but these add in another order, so
+    that runs on different numbers of them differ by rounding, and by what the steps make of that.
+
     Args:
       params: Where to start: any pytree that `objective` takes.
       x: `(n, ...)`, one example per row.
@@ -168,8 +172,7 @@ def train(
       average_from: The step from which iterates are averaged; the average is returned in place of
         the last iterate. 0 averages all of them; None, the default, none.
       blocks: Deal every batch out of this many equal blocks of neighbouring rows, the same number of rows from each.
-        Where rows are laid out over as many devices, or a divisor of that, none of them travels. The batches depend
-        on `key` and `blocks`, not on the devices.
+        Where rows are laid out over as many devices, or a divisor of that, none of them travels.
       **options: For `objective`: `subgradient=`, `loss_fn=`, ...
 
     Returns:
