@@ -11,6 +11,7 @@ from jaxhinge._fit import FitResult, fit
 from jaxhinge._gap import duality_gap
 from jaxhinge._kink import hinge, positive_part
 from jaxhinge._mesh import ShardedRows, shard_rows
+from jaxhinge._multiclass_solve import solve_multiclass
 from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
 from jaxhinge._path import Path, path
 from jaxhinge._rows import Status
@@ -51,6 +52,7 @@ __all__ = [
     "save",
     "shard_rows",
     "solve",
+    "solve_multiclass",
     "solve_one_class",
     "solve_quantile",
     "solve_ranking",
