@@ -7,6 +7,7 @@ on the host: the checks of values take NumPy arrays and belong to `fit`, `solve`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _REAL = "real numbers (floats, or integers, which are converted)"
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 def as_array(name: str, value: Any) -> jax.Array:
@@ -67,10 +69,20 @@ def float_array(name: str, value: Any) -> jax.Array:
     """A floating array of the same precision; integers become the default float, the rest is refused."""
     array = as_array(name, value)
     if jnp.issubdtype(array.dtype, jnp.floating):
+        _refuse_narrow(name, array.dtype)
         return array
     if jnp.issubdtype(array.dtype, jnp.integer):
         return array.astype(jnp.result_type(float))
     raise TypeError(f"{name} must be {_REAL}; got dtype {array.dtype}. Convert it first, e.g. {name}.astype(float).")
+
+
+def _refuse_narrow(name: str, dtype: Any) -> None:
+    # Some of them have no infinity, so that what is beyond their range is NaN; and they promote to nothing.
+    if jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize < 2:
+        raise TypeError(
+            f"{name} must be floats of 16 bits at least; got dtype {dtype}. Convert it first: "
+            f"{name}.astype(jnp.float32)."
+        )
 
 
 def feature_array(name: str, value: Any) -> jax.Array:
@@ -124,13 +136,34 @@ def check_real_number(name: str, value: Any, *, meaning: str, valid: Callable[[f
     """Refuse a concrete Python or NumPy number outside its range; tracers and arrays pass."""
     if isinstance(value, (bool, np.bool_, str, complex)):
         raise TypeError(f"{name} must be a real number, {meaning}; got {value!r}.")
-    if isinstance(value, (int, float, np.integer, np.floating)) and not valid(float(value)):
-        raise ValueError(f"{name} must be {meaning}; got {value!r}.")
+    if isinstance(value, _NUMBERS) and not valid(_as_float(value)):
+        raise ValueError(f"{name} must be {meaning}; got {_shown(value)}.")
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "an integer of many digits"
+
+
+def _within_range(name: str, value: Any, dtype: Any) -> None:
+    """Refuse a concrete finite number that would become infinite."""
+    if isinstance(value, _NUMBERS) and np.isfinite(float(value)):
+        largest = float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
+        if abs(float(value)) > largest:
+            raise ValueError(f"{name} must be within the range of {np.dtype(dtype)}, {largest:g}; got {value!r}.")
 
 
 def option_like(name: str, value: Any, like: jax.Array) -> jax.Array:
     """A number, or one number for each entry of `like`, in the dtype of `like`."""
-    array = float_array(name, value).astype(like.dtype)
+    array = float_array(name, value)
+    _within_range(name, value, like.dtype)
+    array = array.astype(like.dtype)
     if array.shape in ((), like.shape):
         return array
     raise ValueError(
@@ -144,6 +177,7 @@ def scalar_like(name: str, value: Any, dtype: Any) -> jax.Array:
     array = float_array(name, value)
     if array.shape != ():
         raise ValueError(f"{name} must be one number; got shape {array.shape}. To try several, jax.vmap over {name}.")
+    _within_range(name, value, dtype)
     return array.astype(dtype)
 
 
@@ -178,6 +212,7 @@ def host_array(name: str, value: Any) -> np.ndarray[Any, Any]:
 def host_real(name: str, value: Any) -> np.ndarray[Any, Any]:
     """A NumPy array of real numbers; strings, objects and complex numbers are refused."""
     array = host_array(name, value)
+    _refuse_narrow(name, array.dtype)
     if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating):
         return array
     raise TypeError(
