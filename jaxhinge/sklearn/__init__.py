@@ -9,6 +9,7 @@ except ImportError as _error:
     raise ImportError("jaxhinge.sklearn needs scikit-learn 1.6 or newer: pip install jaxhinge[sklearn]") from _error
 
 from jaxhinge.sklearn._classifier import HingeClassifier
+from jaxhinge.sklearn._classifier_cv import HingeClassifierCV
 from jaxhinge.sklearn._regressor import HingeRegressor
 
-__all__ = ["HingeClassifier", "HingeRegressor"]
+__all__ = ["HingeClassifier", "HingeClassifierCV", "HingeRegressor"]

@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from jaxhinge import _checks
 from jaxhinge._solve import Loss, Solution, solve
 from jaxhinge._solve_canonical import Hinges
 from jaxhinge.sklearn._common import Intercept, NDArray, dense, l2_of, padded, solve_exactly, warn_unless_converged
@@ -38,6 +39,7 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        _checks.check_sample_weight("sample_weight", weight, len(weight))
         self.classes_, labels = np.unique(y, return_inverse=True)
         counted = np.bincount(labels, weights=weight) != 0
         if np.count_nonzero(counted) < 2:
@@ -57,18 +59,27 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
             of_class = weight.sum() / (len(self.classes_) * np.bincount(labels, weights=weight))
         else:
             of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[labels])
+        if not (of_class > 0).all():
+            raise ValueError(
+                f"class_weight must be above 0 for every class; got {self.class_weight!r}. Leave out the rows of any "
+                "class that should not count."
+            )
         return np.asarray(weight * of_class[labels])
 
-    def _solve(self, x: NDArray, labels: NDArray, weight: NDArray, l2: float) -> None:
-        """Solve for each class against the rest, the two classes against each other, and set what was fitted."""
-        positives = [1] if len(self.classes_) == 2 else range(len(self.classes_))
-        solutions = [self._solve_one(x, np.where(labels == i, 1.0, -1.0), weight, l2) for i in positives]
+    def _signs(self, labels: NDArray) -> NDArray:
+        """Targets -1 and +1 `(1, n)` of the second of two classes, or `(k, n)` of each class against the rest."""
+        positive = np.arange(len(self.classes_)) if len(self.classes_) > 2 else np.array([1])
+        return np.where(labels == positive[:, None], 1.0, -1.0)
+
+    def _solve(self, x: NDArray, labels: NDArray, weight: NDArray, l2: float) -> list[Solution]:
+        """Solve for each class against the rest, or the two classes against each other; set what was fitted."""
+        solutions = [self._solve_one(x, y, weight, l2) for y in self._signs(labels)]
         self.coef_ = np.stack([solution.params.w for solution in solutions])
         self.intercept_ = np.array([solution.params.b for solution in solutions])
         self.n_iter_ = max(int(solution.steps) for solution in solutions)
         self.dual_gap_ = float(sum(solution.gap for solution in solutions))
         self.l2_ = l2
-        warn_unless_converged(self, solutions, self.tol)
+        return solutions
 
     def _solve_one(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
         all_x, all_y, all_weight = padded(x, y, weight)
@@ -128,8 +139,8 @@ class HingeClassifier(HingeClassifierBase):
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
         Stop after this many steps.
-    memory_budget : float, default=1e9
-        How many bytes sparse features may take after they were made dense.
+    memory_budget : float, default=4e9
+        How many bytes, about, the solver may take for sparse features, which are made dense.
 
     Attributes
     ----------
@@ -181,7 +192,7 @@ class HingeClassifier(HingeClassifierBase):
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
         max_iter: int = 200,
-        memory_budget: float = 1e9,
+        memory_budget: float = 4e9,
     ) -> None:
         self.C = C
         self.l2 = l2
@@ -217,5 +228,6 @@ class HingeClassifier(HingeClassifierBase):
         """
         x, labels, weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, weight)
-        self._solve(x, labels, weight, l2_of(self.C, self.l2, weight.sum()))
+        solutions = self._solve(x, labels, weight, l2_of(self.C, self.l2, weight.sum()))
+        warn_unless_converged(self, solutions, self.tol)
         return self

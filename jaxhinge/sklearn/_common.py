@@ -23,6 +23,8 @@ Intercept = bool | Literal["regularized"]
 _ROUGH, _FINE = 1e-4, 1e-2
 # Small problems are padded to these sizes, to share what was compiled for one of them.
 _FEW_ROWS, _FEW_FEATURES = (64, 512), 32
+# How often the solver holds the features, as numbers of 8 bytes.
+_COPIES = 3
 
 _ADVICE = {
     Status.STEP_LIMIT: "Raise max_iter, or accept the gap with a larger tol.",
@@ -52,27 +54,35 @@ def dense(x: Any, memory_budget: float) -> NDArray:
     """Features as a dense array: the solver takes no other, so that sparse ones must fit in memory."""
     if not sparse.issparse(x):
         return np.asarray(x)
-    size = 8 * x.shape[0] * x.shape[1]
+    size = _COPIES * 8 * x.shape[0] * x.shape[1]
     if size > memory_budget:
         raise ValueError(
-            f"X is sparse, {x.shape[0]} x {x.shape[1]}; made dense, as the solver needs it, it takes "
-            f"{size / 1e9:.3g} GB, more than memory_budget, {memory_budget / 1e9:.3g} GB. Keep fewer features "
-            "(SelectKBest, TruncatedSVD, HashingVectorizer(n_features=...)), or raise memory_budget."
+            f"X is sparse, {x.shape[0]} x {x.shape[1]}. The solver takes dense rows, about {size / 1e9:.3g} GB with "
+            f"its own copies, and memory_budget is {memory_budget / 1e9:.3g} GB. Keep fewer features (SelectKBest, "
+            "TruncatedSVD, HashingVectorizer(n_features=...)), or raise memory_budget."
         )
     return np.asarray(x.toarray())
 
 
+def is_small(x: NDArray) -> bool:
+    """Whether a problem with these rows is padded: then compiling it would take far longer than solving it."""
+    n, d = x.shape
+    return bool(n <= _FEW_ROWS[-1] and d <= _FEW_FEATURES)
+
+
+def padded_rows(x: NDArray) -> NDArray:
+    """The rows of a small problem with rows and features of 0."""
+    n, d = x.shape
+    return np.pad(x, ((0, next(size for size in _FEW_ROWS if size >= n) - n), (0, _FEW_FEATURES - d)))
+
+
 def padded(x: NDArray, y: NDArray, weight: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """A small problem with rows that do not count and features that are 0; a larger one as it is."""
-    n, d = x.shape
-    if d > _FEW_FEATURES or n > _FEW_ROWS[-1]:
+    if not is_small(x):
         return x, y, weight
-    more = next(size for size in _FEW_ROWS if size >= n) - n
-    return (
-        np.pad(x, ((0, more), (0, _FEW_FEATURES - d))),
-        np.pad(y, (0, more), mode="edge"),
-        np.pad(weight, (0, more)),
-    )
+    all_x = padded_rows(x)
+    more = len(all_x) - len(x)
+    return all_x, np.pad(y, (0, more), mode="edge"), np.pad(weight, (0, more))
 
 
 def solve_exactly(
@@ -122,6 +132,6 @@ def warn_unless_converged(estimator: Any, solutions: Sequence[Solution], tol: fl
         f"({status.name}) with a duality gap of {float(worst.gap):.2g}, for an objective of "
         f"{float(worst.primal_value):.2g}. {_ADVICE[status]}",
         ConvergenceWarning,
-        # Past this function and the methods that fit, to whoever called fit.
-        stacklevel=4,
+        # Past this function and fit, to whoever called fit.
+        stacklevel=3,
     )

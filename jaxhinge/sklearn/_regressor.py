@@ -44,8 +44,8 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
         Stop after this many steps.
-    memory_budget : float, default=1e9
-        How many bytes sparse features may take after they were made dense.
+    memory_budget : float, default=4e9
+        How many bytes, about, the solver may take for sparse features, which are made dense.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
         max_iter: int = 200,
-        memory_budget: float = 1e9,
+        memory_budget: float = 4e9,
     ) -> None:
         self.C = C
         self.l2 = l2

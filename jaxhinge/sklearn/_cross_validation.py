@@ -1,0 +1,137 @@
+"""The folds of `HingeClassifierCV`: solved as lanes over the same rows, and scored."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer
+
+from jaxhinge._problem import config_of
+from jaxhinge._rows import Status
+from jaxhinge._scores import METRICS
+from jaxhinge._solve_canonical import middle_bias
+from jaxhinge._sweep_grid import Grid, Options, Problems, Solver
+from jaxhinge.sklearn._classifier import HingeClassifier, HingeClassifierBase
+from jaxhinge.sklearn._common import NDArray, is_small, padded_rows
+
+# Of the folds of all but small problems: what float32 reaches.
+_FOLD_TOL = 1e-4
+# Small problems are filled up to multiples of these, to share what was compiled for one of them.
+_FEW_PROBLEMS, _FEW_FOLDS = 4, 5
+
+# From the number of a fold, weights `(problems, d)` and biases `(problems,)` to the score on the rows held out.
+Scorer = Callable[[int, NDArray, NDArray], float]
+
+
+def solve_folds(
+    model: HingeClassifierBase,
+    Cs: NDArray,
+    x: NDArray,
+    signs: NDArray,
+    weight: NDArray,
+    train: NDArray,
+    *,
+    progress: bool,
+) -> Grid:
+    """Every strength, problem and fold solved, each with the middle of its optimal biases.
+
+    Args:
+      model: What was asked for.
+      Cs: The strengths.
+      x: `(n, d)`.
+      signs: Targets -1 and +1 of each problem `(problems, n)`.
+      weight: `(n,)`.
+      train: Which rows train `(folds, n)`.
+      progress: Whether to draw a bar.
+    """
+    (count, n), folds, d = signs.shape, len(train), x.shape[1]
+    # C is the same in every fold, and l2 so much larger as the fold has less weight.
+    l2 = 1 / (Cs[:, None] * (train @ weight))
+    config = replace(config_of(model.loss, model.fit_intercept, "auto"), dtype=jnp.float64)
+    options = Options(_fold_tol(model, x), model.max_iter, model.memory_budget, progress, "raise")
+    all_x, all_signs, all_weight, all_train = x, signs, weight, train
+    if is_small(x):
+        all_x = padded_rows(x)
+        rows, more = (0, len(all_x) - n), (0, -folds % _FEW_FOLDS)
+        all_signs = np.pad(signs, ((0, -count % _FEW_PROBLEMS), rows), mode="edge")
+        all_weight, all_train = np.pad(weight, rows), np.pad(np.pad(train, (more, (0, 0)), mode="edge"), ((0, 0), rows))
+        l2 = np.pad(l2, ((0, 0), more), mode="edge")
+    problems = Problems(all_x, all_signs, np.tile(all_weight, (len(all_signs), 1)))
+    grid, _ = Solver(config, problems, len(all_signs) * len(all_train), options).grid(all_train, l2)
+    grid = Grid(grid.w[:, :count, :folds, :d], *(leaf[:, :count, :folds] for leaf in grid[1:]))
+    if model.fit_intercept is True and model.loss == "hinge":
+        return grid._replace(b=_middle_biases(grid.w, x, signs, weight, train))
+    return grid
+
+
+def _middle_biases(w: NDArray, x: NDArray, signs: NDArray, weight: NDArray, train: NDArray) -> NDArray:
+    biases, ones = np.empty(w.shape[:-1]), np.ones(len(x))
+    masks = [rows & (weight > 0) for rows in train]
+    for row, strength in enumerate(w):
+        scores = np.tensordot(strength, x, axes=(2, 1))
+        for problem, fold in np.ndindex(scores.shape[:2]):
+            rows = masks[fold]
+            biases[row, problem, fold] = middle_bias(
+                scores[problem, fold, rows], signs[problem, rows], ones[rows], weight[rows]
+            )
+    return biases
+
+
+def _fold_tol(model: HingeClassifierBase, x: NDArray) -> float:
+    return model.tol if is_small(x) else max(model.tol, _FOLD_TOL)
+
+
+def warn_of_folds(model: HingeClassifierBase, grid: Grid, x: NDArray) -> None:
+    """A `ConvergenceWarning` where folds ended too soon; what precision ends beyond `_FOLD_TOL` is good enough."""
+    lacking = grid.status == Status.STEP_LIMIT
+    if not is_small(x):
+        lacking |= grid.status == Status.STALLED
+    if lacking.any():
+        warnings.warn(
+            f"{type(model).__name__}: {lacking.sum()} of {lacking.size} problems of the folds did not reach "
+            f"tol={_fold_tol(model, x):g}; the largest duality gap is {grid.gap[lacking].max():.2g}, so that their "
+            "scores are uncertain. Raise max_iter, scale the features (StandardScaler), or leave out the largest C.",
+            ConvergenceWarning,
+            # Past this function and fit, to whoever called fit.
+            stacklevel=3,
+        )
+
+
+def scorer_of(
+    scoring: Any,
+    classes: NDArray,
+    x: NDArray,
+    labels: NDArray,
+    weight: NDArray,
+    held_out: NDArray,
+    *,
+    weighted: bool,
+) -> Scorer:
+    """The metric of the package of that name, else the scorer of scikit-learn, which is given a fitted classifier."""
+    name = "accuracy" if scoring is None else scoring
+    rows_of = [np.flatnonzero(rows) for rows in held_out]
+    if isinstance(name, str) and name in METRICS:
+        metric, targets = METRICS[name], labels if len(classes) > 2 else 2 * labels - 1
+
+        def by_metric(fold: int, w: NDArray, b: NDArray) -> float:
+            rows = rows_of[fold]
+            scores = x[rows] @ w.T + b
+            return metric(targets[rows], scores if len(w) > 1 else scores[:, 0], weight[rows])
+
+        return by_metric
+    scorer = get_scorer(name)
+
+    def by_scorer(fold: int, w: NDArray, b: NDArray) -> float:
+        rows = rows_of[fold]
+        fitted = HingeClassifier()
+        fitted.coef_, fitted.intercept_, fitted.classes_, fitted.n_features_in_ = w, b, classes, x.shape[1]
+        options = {"sample_weight": weight[rows]} if weighted else {}
+        return float(scorer(fitted, x[rows], classes[labels[rows]], **options))
+
+    return by_scorer
