@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -136,7 +136,8 @@ def _longest_shard(x: NDArray, y: NDArray, weight: NDArray, here: int) -> int:
 
 def explicit_mesh(*values: Any) -> Any:
     """The mesh whose explicit axes an array among the leaves of these values is laid out along, or None."""
-    for leaf in jax.tree.leaves(values):
+    # Told that an iterator is a leaf, JAX does not warn of it: the checks refuse it by its name.
+    for leaf in jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator)):
         if isinstance(leaf, jax.Array):
             mesh = jax.typeof(leaf).sharding.mesh
             if not mesh.empty and mesh.explicit_axes:

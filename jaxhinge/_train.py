@@ -210,7 +210,10 @@ def train(
     init, step = make_train_step(optimizer, objective)
     options = options if l2 is None else {"l2": l2, **options}
 
-    shuffled = batches.shuffle(key)
+    try:
+        shuffled = batches.shuffle(key)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {type(key).__name__}.") from error
 
     def body(carry: tuple[TrainState, Any], index: jax.Array) -> tuple[Any, Metrics]:
         state, mean = carry
@@ -226,7 +229,12 @@ def train(
 
 def _own_array(leaf: Any) -> Any:
     # A copy, since a donated state must not take the caller's buffers with it, nor hold one twice.
-    array = jnp.array(leaf, copy=True)
+    try:
+        array = jnp.array(leaf, copy=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(
+            f"params must be arrays of numbers, in any pytree; got {type(leaf).__name__}: {error}"
+        ) from error
     return _same_dtype(array, array)
 
 
