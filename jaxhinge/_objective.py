@@ -46,10 +46,13 @@ def init_params(num_features: int, num_classes: int | None = None, dtype: DTypeL
     >>> jaxhinge.init_params(3, num_classes=2).w.shape
     (3, 2)
     """
-    for name, size in (("num_features", num_features), ("num_classes", num_classes)):
-        if size is not None and _checks.integer(name, size) < 1:
-            raise ValueError(f"{name} must be at least 1; got {size}.")
-    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    _checks.host_integer("num_features", num_features, at_least=1)
+    if num_classes is not None:
+        _checks.host_integer("num_classes", num_classes, at_least=1)
+    try:
+        dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"dtype must be a floating dtype such as jnp.float32; got {dtype!r}.") from error
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be floating; got {dtype}.")
     classes = () if num_classes is None else (num_classes,)
