@@ -37,7 +37,8 @@ def make_folds(folds: Any, x: NDArray, labels: NDArray, counts: NDArray, key: An
     if isinstance(folds, (int, np.integer)) and not isinstance(folds, (bool, np.bool_)):
         found = _by_number(_stratified(int(folds), strata, labels, counts, key))
     elif hasattr(folds, "split") and not isinstance(folds, str):
-        found = _from_pairs(folds.split(x, labels), n)
+        # Splitters look at the number of rows only, which may lie on other devices.
+        found = _from_pairs(folds.split(x if isinstance(x, np.ndarray) else np.zeros((n, 1)), labels), n)
     elif _is_index_array(folds):
         found = _by_number(_checked_index(np.asarray(folds), n))
     elif isinstance(folds, Iterable) and not isinstance(folds, str):
@@ -63,11 +64,13 @@ def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, k
             "give the fold of each row as an array."
         )
     generator = _generator(key)
-    order = generator.permutation(len(strata))
+    # A row without weight is in no fold, so that it is as if it were not there.
+    counted = np.flatnonzero(counts)
+    order = counted[generator.permutation(len(counted))]
     # Stable, so that each class keeps its shuffled order; classes follow each other, so that folds differ by one row.
     dealt = order[np.argsort(strata[order], kind="stable")]
-    fold = np.empty(len(strata), int)
-    fold[dealt] = np.arange(len(strata)) % count
+    fold = np.full(len(strata), -1)
+    fold[dealt] = np.arange(len(dealt)) % count
     return fold
 
 

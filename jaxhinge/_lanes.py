@@ -12,6 +12,7 @@ from jaxhinge._core import solve_quickly, solve_thoroughly
 from jaxhinge._precision import in_float64
 from jaxhinge._problem import NDArray, padded, padded_size
 from jaxhinge._rows import Answer, Config, Rows, Start, Status
+from jaxhinge._solve_spread import Layout, is_spread, layout_of, on_host, spread_features
 
 # Lanes end together, so that few should wait for the slowest; and their vectors should stay in cache.
 _ROWS_AT_ONCE = 65_536
@@ -20,12 +21,16 @@ _NUMBERS_PER_ROW = 60
 
 
 class Shared(NamedTuple):
-    """The rows that all lanes share, on the device and padded to `size` rows, of which `n` are real."""
+    """The rows that all lanes share, on the device and padded to `size` rows, of which `n` are real.
+
+    `layout` says how they are spread over devices, if they are.
+    """
 
     xt: Any
     centre: Any
     n: int
     size: int
+    layout: Layout | None = None
 
 
 class Lanes(NamedTuple):
@@ -36,8 +41,11 @@ class Lanes(NamedTuple):
     l2: NDArray
 
 
-def share(x: NDArray, weight: NDArray) -> Shared:
+def share(x: Any, weight: NDArray) -> Shared:
     """Rows for lanes, from checked features."""
+    if is_spread(x):
+        with jax.enable_x64(True):
+            return Shared(*spread_features(x, weight), len(x), len(x), layout_of(x))
     size = padded_size(len(x))
     centre = weight.astype(x.dtype) @ x / weight.sum()
     with jax.enable_x64(True):
@@ -65,13 +73,13 @@ def solve_lanes(
     rows, start = _rows(shared, lanes), _start(shared, lanes, before)
     numbers = np.float64(tol), np.int32(max_steps)
     with jax.enable_x64(True):
-        found: Answer = jax.tree.map(np.array, _quickly(config)(rows, start, *numbers))
+        found: Answer = jax.tree.map(on_host, _quickly(config)(rows, start, *numbers))
         left = found.status == Status.STALLED
         if left.any():
             # As many lanes as there were, so that nothing new is compiled: the others have no steps left.
             limits = np.where(left, max_steps - found.steps, 0).astype(np.int32)
             start = _start(shared, lanes, found._replace(dual=found.dual[:, : shared.n]))
-            again = jax.tree.map(np.asarray, _thoroughly(config)(rows, start, numbers[0], limits))
+            again = jax.tree.map(on_host, _thoroughly(config)(rows, start, numbers[0], limits))
             better = left & (again.gap <= found.gap)
             steps = found.steps + np.where(left, again.steps, 0)
             found = jax.tree.map(partial(_where, better), again, found)
@@ -83,9 +91,9 @@ def _rows(shared: Shared, lanes: Lanes) -> Rows:
     c = lanes.weight / lanes.weight.sum(axis=1, keepdims=True)
     return Rows(
         xt=shared.xt,
-        sign=padded(lanes.sign, shared.size),
-        r=np.ones(shared.size),
-        c=padded(c, shared.size),
+        sign=_placed(shared, lanes.sign),
+        r=_placed(shared, np.ones(shared.size)),
+        c=_placed(shared, c),
         l2=lanes.l2,
         q_bias=np.float64(0),
         centre=shared.centre,
@@ -96,11 +104,21 @@ def _rows(shared: Shared, lanes: Lanes) -> Rows:
 def _start(shared: Shared, lanes: Lanes, before: Answer | None) -> Start:
     count, d = len(lanes.l2), shared.xt.shape[0]
     if before is None:
-        return Start(np.zeros((count, d)), np.zeros(count), np.zeros((count, shared.size)), np.zeros(count, bool))
+        zeros = _placed(shared, np.zeros((count, shared.n)))
+        return Start(np.zeros((count, d)), np.zeros(count), zeros, np.zeros(count, bool))
     # A row that a lane leaves out has no dual there.
     dual = np.where(lanes.weight > 0, before.dual, 0)
     w, b = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b))
-    return Start(w, b, padded(dual.astype(np.float64), shared.size), np.ones(count, bool))
+    return Start(w, b, _placed(shared, dual.astype(np.float64)), np.ones(count, bool))
+
+
+def _placed(shared: Shared, values: NDArray) -> Any:
+    """What there is one of per row, `(..., n)`, padded like the rows or spread as they are."""
+    if shared.layout is None:
+        return padded(values, shared.size)
+    layout = shared.layout.columns if values.ndim == 2 else shared.layout.vector
+    with jax.enable_x64(True):
+        return jax.device_put(values, layout)
 
 
 def _where(chosen: NDArray, new: NDArray, old: NDArray) -> NDArray:

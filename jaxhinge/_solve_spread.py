@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxhinge import _checks
 from jaxhinge._core import solve_rows
 from jaxhinge._precision import in_float64
-from jaxhinge._problem import host_l2
+from jaxhinge._problem import NDArray, host_l2
 from jaxhinge._rows import Answer, Config, Rows, Start, Status
 
 
@@ -48,6 +49,21 @@ def is_spread(x: Any) -> bool:
     return len(spec) > 0 and spec[0] is not None and len(x.sharding.device_set) > 1
 
 
+def on_host(values: Any) -> NDArray:
+    """A NumPy array of all there is, wherever it lies; every process of several must ask."""
+    if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
+        values = multihost_utils.process_allgather(values, tiled=True)
+    return np.array(values)
+
+
+def real_features(x: jax.Array) -> jax.Array:
+    """Spread features of a shape and dtype that can be solved."""
+    _checks.check_feature_shape("x", x)
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise TypeError(f"x must be real numbers; got dtype {x.dtype}.")
+    return x
+
+
 def solve_spread(
     config: Config,
     as_numpy: bool,
@@ -64,10 +80,7 @@ def solve_spread(
     config = replace(config, dtype=jnp.float64 if as_numpy or x.dtype == jnp.float64 else jnp.float32)
     tol = _checks.check_host_number("tol", tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
     max_steps = _checks.host_integer("max_steps", np.asarray(max_steps).item(), at_least=1)
-    _checks.check_feature_shape("x", x)
-    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
-        raise TypeError(f"x must be real numbers; got dtype {x.dtype}.")
-    layout = _layout(x)
+    layout = layout_of(real_features(x))
     x = jax.device_put(x, layout.rows)
     y, weight = _placed("y", y, x, layout), _placed("sample_weight", sample_weight, x, layout)
     with jax.enable_x64(True):
@@ -77,10 +90,10 @@ def solve_spread(
         answer: Answer = _compiled(config, layout)(rows, start, np.float64(tol), np.int32(max_steps))
     if int(answer.status) == Status.REFUSED:
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    return jax.tree.map(np.asarray, answer) if as_numpy else answer
+    return jax.tree.map(on_host, answer) if as_numpy else answer
 
 
-def _layout(x: jax.Array) -> Layout:
+def layout_of(x: jax.Array) -> Layout:
     """On the same devices as `x`, with automatic axes."""
     sharding: Any = x.sharding
     spec = tuple(sharding.spec)
@@ -117,9 +130,46 @@ def _weighed(layout: Layout) -> Any:
     return jax.jit(_weigh, out_shardings=(out, layout.whole))
 
 
+def spread_features(x: jax.Array, weight: NDArray) -> tuple[jax.Array, jax.Array]:
+    """Spread rows transposed, and their weighted mean."""
+    layout = layout_of(x)
+    found: tuple[jax.Array, jax.Array] = _features(layout)(
+        jax.device_put(x, layout.rows), jax.device_put(weight, layout.vector)
+    )
+    return found
+
+
+@lru_cache
+def _features(layout: Layout) -> Any:
+    def features(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = _floating(x)
+        return x.T, _centre(x, weight)
+
+    return jax.jit(features, out_shardings=(layout.columns, layout.whole))
+
+
+def spread_scores(x: jax.Array, w: NDArray, b: NDArray) -> NDArray:
+    """`x @ w + b` of spread rows and many `w` `(..., d)` and `b` `(...)`, on the host: `(..., n)`."""
+    return on_host(_scores(jax.device_put(x, layout_of(x).rows), w.astype(x.dtype), b.astype(x.dtype)))
+
+
+@jax.jit
+def _scores(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum("nd,...d->...n", x, w, precision="highest") + b[..., None]
+
+
+def _floating(x: jax.Array) -> jax.Array:
+    if x.dtype in (jnp.float32, jnp.float64):
+        return x
+    return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float64)
+
+
+def _centre(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.matmul(weight.astype(x.dtype), x, precision="highest") / jnp.sum(weight)
+
+
 def _weigh(x: jax.Array, y: jax.Array, weight: jax.Array | None, l2: jax.Array) -> tuple[Rows, _Found]:
-    if x.dtype not in (jnp.float32, jnp.float64):
-        x = x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float64)
+    x = _floating(x)
     weight = jnp.ones(len(x)) if weight is None else weight.astype(jnp.float64)
     total = jnp.sum(weight)
     counted = weight > 0
@@ -129,9 +179,8 @@ def _weigh(x: jax.Array, y: jax.Array, weight: jax.Array | None, l2: jax.Array) 
         both=jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1)),
         weights=jnp.all(weight >= 0) & (total > 0) & jnp.isfinite(total),
     )
-    centre = jnp.matmul(weight.astype(x.dtype), x, precision="highest") / total
     c, sign = weight / total, y.astype(jnp.float64)
-    return Rows(x.T, sign, jnp.ones_like(c), c, l2, jnp.zeros(()), centre, jnp.asarray(True)), found
+    return Rows(x.T, sign, jnp.ones_like(c), c, l2, jnp.zeros(()), _centre(x, weight), jnp.asarray(True)), found
 
 
 def _check_values(found: _Found) -> None:

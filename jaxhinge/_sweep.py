@@ -16,6 +16,7 @@ from jaxhinge._folds import Folds, make_folds
 from jaxhinge._problem import NDArray, caller_dtype, config_of
 from jaxhinge._scores import Metric, metric_of
 from jaxhinge._solve import Loss
+from jaxhinge._solve_spread import is_spread, spread_scores
 from jaxhinge._sweep_grid import Grid, OnInterrupt, Options, Solver
 from jaxhinge._sweep_task import Sweep, Task, on_device, shaped, task_of
 
@@ -52,6 +53,8 @@ def sweep(
     All of them share the rows in memory. Folds, classes and weights are solved at once, as lanes of one compiled
     function; strengths follow each other from the largest, each from the solution of the one before. `memory_budget`
     and the cache decide how many lanes go together. With several classes, a problem is one class against the rest.
+
+    Rows laid out over a mesh (`jaxhinge.shard_rows`) stay where they are.
 
     Args:
       x: Features `(n, d)`.
@@ -125,13 +128,20 @@ def held_out_scores(task: Task, splits: Folds, grid: Grid, metric: Metric) -> ND
     num_l2, _, folds = grid.b.shape
     scores = np.empty((len(task.groups), num_l2, folds))
     for fold, rows in enumerate(splits.held_out):
-        x = task.problems.x[rows]
-        values = np.einsum("nd,lpd->lpn", x, grid.w[:, :, fold], optimize=True) + grid.b[:, :, fold, None]
+        values = _scores(task.problems.x, rows, grid.w[:, :, fold], grid.b[:, :, fold])
         for number, group in enumerate(task.groups):
             targets, weight = task.targets[number][rows], task.weights[number][rows]
             for row in range(num_l2):
                 found = values[row, group].T if task.multiclass else values[row, group[0]]
                 scores[number, row, fold] = metric(targets, found, weight)
+    return scores
+
+
+def _scores(x: Any, rows: NDArray, w: NDArray, b: NDArray) -> NDArray:
+    """Scores of these rows, `(num_l2, problems, rows)`."""
+    if is_spread(x):
+        return spread_scores(x, w, b)[..., rows]
+    scores: NDArray = np.einsum("nd,lpd->lpn", x[rows], w, optimize=True) + b[..., None]
     return scores
 
 

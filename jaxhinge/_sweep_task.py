@@ -14,6 +14,7 @@ from jaxhinge._objective import LinearParams, predict
 from jaxhinge._problem import NDArray, host_rows
 from jaxhinge._rows import Answer
 from jaxhinge._solve import Solution
+from jaxhinge._solve_spread import is_spread, on_host, real_features
 from jaxhinge._sweep_grid import Grid, Problems
 
 
@@ -64,10 +65,9 @@ class Task(NamedTuple):
 
 def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
     """Checked rows, and the binary problems over them: sets of weights, by columns of targets, by classes."""
-    x, ones = host_rows(x, None)
-    _checks.check_finite("x", x)
+    x, ones = _features(x)
     sets = _weight_sets(sample_weight, ones)
-    y = _checks.host_array("y", y)
+    y = on_host(y) if is_spread(y) else _checks.host_array("y", y)
     columns = y.T if y.ndim == 2 else y[None]
     for column in columns:
         _checks.check_rows("y", column, len(x))
@@ -99,9 +99,21 @@ def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
     )
 
 
+def _features(x: Any) -> tuple[Any, NDArray]:
+    """Checked features, and a weight of 1 for each row. Rows that are spread over devices stay there."""
+    if not is_spread(x):
+        x, ones = host_rows(x, None)
+        _checks.check_finite("x", x)
+        return x, ones
+    if not jnp.isfinite(real_features(x)).all():
+        raise ValueError("x has NaN or infinity. Impute them or drop those rows.")
+    return x, np.ones(len(x))
+
+
 def _weight_sets(sample_weight: Any, ones: NDArray) -> NDArray:
     if sample_weight is None:
         return ones[None]
+    sample_weight = on_host(sample_weight) if is_spread(sample_weight) else sample_weight
     sets = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
     sets = sets if sets.ndim == 2 else sets[None]
     for number, weight in enumerate(sets):

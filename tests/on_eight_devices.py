@@ -19,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxhinge as jh
-from jaxhinge import _newton
+from jaxhinge import _lanes, _newton
+from jaxhinge._rows import Config
 
 N, D = 61, 5
 RNG = np.random.default_rng(0)
@@ -267,3 +268,29 @@ def test_the_bits_of_this_process_are_written_down() -> None:
     solution = jh.solve(rows.x, rows.y, l2=L2, sample_weight=rows.sample_weight)
     bits = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((jax.jit(train)(rows), solution)))
     Path(os.environ["JAXHINGE_BITS"]).write_text(hashlib.sha256(bits).hexdigest())
+
+
+# ---- sweeps
+
+
+def test_a_sweep_on_padded_rows_is_the_sweep_without_them() -> None:
+    grid: dict[str, Any] = {"l2": [0.3, 0.03], "folds": 3, "tol": 1e-5}
+    rows = rows_on("explicit")
+    found = jh.sweep(rows.x, rows.y, sample_weight=rows.sample_weight, **grid)
+    expected = jh.sweep(X, Y, sample_weight=WEIGHT, **grid)
+    # Scores of two solutions that agree to 1e-5 of the objective.
+    np.testing.assert_allclose(found.val_score, expected.val_score, atol=1e-6)
+    assert float(found.best_l2) == float(expected.best_l2)
+    np.testing.assert_allclose(found.best.primal_value, expected.best.primal_value, rtol=2e-5)
+    assert (np.asarray(found.gap) >= 0).all()
+
+
+def test_a_sweep_moves_sums_only() -> None:
+    rows = rows_on("automatic")
+    shared = _lanes.share(rows.x, np.asarray(rows.sample_weight, float))
+    count = 3
+    lanes = _lanes.Lanes(*(np.tile(values, (count, 1)) for values in rows[1:]), np.full(count, L2))  # type: ignore[arg-type]
+    arguments = _lanes._rows(shared, lanes), _lanes._start(shared, lanes, None), np.float64(1e-4), np.int32(50)
+    with jax.enable_x64(True):
+        compiled = _lanes._quickly(Config()).lower(*arguments).compile()
+    assert_only_sums_travel(compiled, count * (D + 1) ** 2)
