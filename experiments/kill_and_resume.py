@@ -1,7 +1,7 @@
 """A fit killed with `kill -9` again and again, and resumed: the same bits as one that was never killed.
 
-A child process runs `jaxhinge.fit` with a checkpoint after every epoch and is killed at a random moment, which most often
-is in the middle of writing. Each child goes on from what the one before left.
+A child process runs `jaxhinge.fit` with a checkpoint after every epoch and is killed at a random moment, which most
+often is in the middle of writing. Each child goes on from what the one before left.
 """
 
 from __future__ import annotations
