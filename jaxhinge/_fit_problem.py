@@ -32,6 +32,8 @@ def fit_problem(
 ) -> tuple[Problem, int | None]:
     """The checked arrays in the dtypes of the run, and the number of classes."""
     l2 = _checks.check_host_number("l2", l2, meaning=_NOT_NEGATIVE, valid=lambda value: value >= 0)
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
     x = _checks.host_real("x", x)
     _checks.check_features("x", x)
     x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))

@@ -41,7 +41,7 @@ def make_folds(folds: Any, x: NDArray, labels: NDArray, counts: NDArray, key: An
         found = _from_pairs(folds.split(x if isinstance(x, np.ndarray) else np.zeros((n, 1)), labels), n)
     elif _is_index_array(folds):
         found = _by_number(_checked_index(np.asarray(folds), n))
-    elif isinstance(folds, Iterable) and not isinstance(folds, str):
+    elif isinstance(folds, Iterable) and not isinstance(folds, str) and getattr(folds, "shape", None) != ():
         found = _from_pairs(folds, n)
     else:
         raise TypeError(
@@ -88,7 +88,7 @@ def _is_index_array(folds: Any) -> bool:
         return False
     try:
         array = np.asarray(folds)
-    except ValueError:
+    except (TypeError, ValueError):
         return False
     return array.ndim == 1 and array.dtype.kind in "iu"
 

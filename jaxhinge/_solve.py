@@ -175,7 +175,8 @@ def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> S
 
 def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
     tol = _checks.check_host_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    max_steps = _checks.host_integer("max_steps", np.asarray(options.max_steps).item(), at_least=1)
+    given = _checks.host_array("max_steps", options.max_steps)
+    max_steps = _checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
     dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
     rows = weighed_and_padded(problem)
     start = _start(options.init, problem.x.shape, np, np.float64)

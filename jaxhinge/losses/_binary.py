@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
@@ -128,8 +129,11 @@ def smooth_hinge_loss(
     >>> print(jaxhinge.losses.smooth_hinge_loss(jnp.array([2.0, 0.5, -1.0]), 1, width=1.0))
     [0.    0.125 1.5  ]
     """
-    _checks.check_real_number("width", width, meaning="a length above 0", valid=lambda value: value > 0.0)
     violation = hinge_loss(scores, targets, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
+    # A smaller one is 0 in the dtype of the scores, and 0/0 NaN.
+    smallest = float(jnp.finfo(violation.dtype).tiny)  # type: ignore[no-untyped-call]
+    meaning = f"a length above 0, at least {smallest:g} in {violation.dtype}"
+    _checks.check_real_number("width", width, meaning=meaning, valid=lambda value: value >= smallest)
     width = _checks.option_like("width", width, violation)
     # clipped = min(violation, width). Splitting off the linear part keeps both terms exact for huge
     # violations; where the two meet, the slope 1 is given to the parabola alone.
