@@ -158,7 +158,7 @@ def loss_arguments(kind: str, name: str, rng: Rng) -> Arguments:
     return found | {key: value for key, value in options.items() if rng.random() < 0.3}
 
 
-def check_loss(kind: str, reference: Callable[..., Any], arguments: Arguments, result: Any) -> str:
+def check_loss(kind: str, reference: Callable[..., Any], squared: bool, arguments: Arguments, result: Any) -> str:
     values = {name: canonical(value) for name, value in arguments.items() if name != "ties"}
     first = next(iter(values.values()))
     shape = first.shape[:-1] if kind in ("labels", "triplet") else first.shape
@@ -204,7 +204,7 @@ def check_loss(kind: str, reference: Callable[..., Any], arguments: Arguments, r
     size = 1 + max((float(np.abs(v.astype(float)).max(initial=0)) for v in values.values()), default=0)
     if kind == "binary" or kind == "ranking":
         size *= size
-    scale = size * size if "squared" in str(arguments.get("__name__", "")) else size * max(1, size)
+    scale = size**2 if squared else size
     scale /= min(1.0, float(values["width"])) if "width" in values and values["width"].ndim == 0 else 1.0
     if not np.allclose(
         got,
@@ -220,7 +220,13 @@ def losses() -> Iterator[Function]:
     for name, (kind, reference) in REFERENCES.items():
         function = getattr(jh.losses, name)
         draw = functools.partial(loss_arguments, kind, name)
-        yield Function(f"losses.{name}", function, draw, functools.partial(check_loss, kind, reference), 2.0)
+        yield Function(
+            f"losses.{name}",
+            function,
+            draw,
+            functools.partial(check_loss, kind, reference, name.startswith("squared")),
+            2.0,
+        )
 
         def gradient(function: Callable[..., Any] = function, **arguments: Any) -> Any:
             first, *rest = arguments
