@@ -101,7 +101,10 @@ def run_case(function: Function, seed: tuple[int, ...]) -> Outcome:
     """One call, judged."""
     rng = np.random.default_rng(seed)
     wide = rng.random() < 0.08 and function.name != "solve under jit"
-    arguments = arguments_of(function, rng)
+    with warnings.catch_warnings():
+        # NumPy warns of some containers when they are made.
+        warnings.simplefilter("ignore")
+        arguments = arguments_of(function, rng)
     before = fingerprint(arguments)
 
     def outcome(kind: str, detail: str = "") -> Outcome:
