@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _one_pass
 from jaxhinge._mesh import explicit_mesh, with_automatic_axes
+from jaxhinge._one_pass import affine
 from jaxhinge.losses import hinge_loss
 
 
@@ -80,7 +81,7 @@ def decision_function(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.
     """
     w, b, x = _checked_model(params, x)
     dtype = jnp.result_type(w, b, x)
-    return _affine(w, b, x, dtype).astype(dtype)
+    return affine(w, b, x, dtype).astype(dtype)
 
 
 def predict(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.Array:
@@ -182,15 +183,42 @@ def loss(
     # The scores are float32 at least: 1/n in float16 loses digits beyond 16,000 rows, and the
     # gradient is a sum over rows.
     dtype = jnp.promote_types(jnp.result_type(w, b, x), jnp.float32)
-    losses = _checks.float_array("the result of loss_fn", loss_fn(_affine(w, b, x, dtype), y, **loss_options))
-    if losses.shape != rows:
-        raise ValueError(
-            f"loss_fn must give one loss per row, shape {rows}; got shape {losses.shape}. "
-            "Return the losses without a mean or sum over rows."
-        )
+    mean = _mean_loss(loss_fn, (w, b), x, y, sample_weight, loss_options, dtype)
     l2 = _checks.scalar_like("l2", l2, dtype)
     penalty = _penalty(l2, w) + (_penalty(l2, b) if _checks.flag("regularize_bias", regularize_bias) else 0)
-    return _weighted_mean(losses.astype(dtype), sample_weight) + penalty
+    return mean + penalty
+
+
+def _mean_loss(
+    loss_fn: Callable[..., jax.Array],
+    params: tuple[jax.Array, jax.Array],
+    x: jax.Array,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    options: dict[str, Any],
+    dtype: DTypeLike,
+) -> jax.Array:
+    """The mean over the rows, weighted where there are weights."""
+    rows = x.shape[:-1]
+
+    def losses() -> jax.Array:
+        found = _checks.float_array("the result of loss_fn", loss_fn(affine(*params, x, dtype), y, **options))
+        if found.shape != rows:
+            raise ValueError(
+                f"loss_fn must give one loss per row, shape {rows}; got shape {found.shape}. "
+                "Return the losses without a mean or sum over rows."
+            )
+        return found.astype(dtype)
+
+    in_one_pass = _one_pass.pays(loss_fn, x, options)
+    # Options are checked while they are still the caller's own numbers.
+    values = jax.eval_shape(losses) if in_one_pass else losses()
+    weight = _row_weights(sample_weight, rows, dtype)
+    if in_one_pass:
+        total = jnp.asarray(rows[0], dtype) if weight is None else jnp.sum(weight)
+        terms = _one_pass.Rows(x, _checks.as_array("y", y), weight)
+        return _one_pass.mean_loss(loss_fn, params, terms, total, options)
+    return jnp.mean(values) if weight is None else jnp.sum(weight * values) / jnp.sum(weight)
 
 
 def _checked_model(params: Any, x: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -230,23 +258,15 @@ def _check_rows(name: str, values: ArrayLike, rows: tuple[int, ...]) -> None:
         raise ValueError(f"{name} has shape {shape}, but the rows of x need shape {rows}.{advice}")
 
 
-def _affine(w: jax.Array, b: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """`x @ w + b`, accumulated in float32 at least."""
-    wide = jnp.promote_types(dtype, jnp.float32)
-    scores = jnp.matmul(x, w, preferred_element_type=wide)
-    return scores + jnp.broadcast_to(b.astype(wide), scores.shape)
-
-
 def _penalty(l2: jax.Array, values: jax.Array) -> jax.Array:
     """`l2/2 ||values||^2`, in that order: without l2 a norm that overflows stays out of it."""
     values = values.astype(l2.dtype)
     return jnp.sum((l2 / 2 * values) * values)
 
 
-def _weighted_mean(losses: jax.Array, sample_weight: ArrayLike | None) -> jax.Array:
+def _row_weights(sample_weight: ArrayLike | None, rows: tuple[int, ...], dtype: DTypeLike) -> jax.Array | None:
     if sample_weight is None:
-        return jnp.mean(losses)
+        return None
     weight = _checks.float_array("sample_weight", sample_weight)
-    _check_rows("sample_weight", weight, losses.shape)
-    weight = weight.astype(losses.dtype)
-    return jnp.sum(weight * losses) / jnp.sum(weight)
+    _check_rows("sample_weight", weight, rows)
+    return weight.astype(dtype)
