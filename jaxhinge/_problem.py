@@ -108,7 +108,7 @@ def weighed(problem: Problem) -> Rows:
         c=problem.weight / total * problem.scale,
         l2=l2,
         q_bias=jnp.asarray(problem.q_bias, dtype),
-        centre=jax.lax.stop_gradient(problem.weight @ problem.x / total),
+        centre=jax.lax.stop_gradient(problem.weight / total @ problem.x),
         valid=problem.valid & finite & jnp.all(problem.weight >= 0) & (total > 0) & (l2 > 0),
     )
 
@@ -117,6 +117,9 @@ def weighed_and_padded(problem: Problem) -> Rows:
     """The rows of a host problem in float64, padded with rows that do not count."""
     size = padded_size(len(problem.x))
     total = problem.weight.sum()
+    # NaN and infinity are named afterwards.
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre = (problem.weight / total).astype(problem.x.dtype) @ problem.x
     return Rows(
         xt=padded(problem.x.T, size),
         sign=padded(problem.sign, size),
@@ -124,7 +127,7 @@ def weighed_and_padded(problem: Problem) -> Rows:
         c=padded(problem.weight / total * problem.scale, size),
         l2=np.float64(problem.l2),
         q_bias=np.float64(problem.q_bias),
-        centre=problem.weight.astype(problem.x.dtype) @ problem.x / total,
+        centre=centre,
         valid=np.bool_(True),
     )
 
