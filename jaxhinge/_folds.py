@@ -57,10 +57,10 @@ def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, k
     if count < 2:
         raise ValueError(f"folds must be at least 2; got {count}.")
     sizes = np.bincount(strata, weights=counts)
-    if sizes.min() < count and labels.ndim == 1:
+    if np.min(sizes) < count and labels.ndim == 1:
         rarest = labels[strata == np.argmin(sizes)][0]
         raise ValueError(
-            f"folds is {count}, but class {rarest} has only {int(sizes.min())} rows with weight: take fewer folds, or "
+            f"folds is {count}, but class {rarest} has only {int(np.min(sizes))} rows with weight: take fewer folds, or "
             "give the fold of each row as an array."
         )
     generator = _generator(key)

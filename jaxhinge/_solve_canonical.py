@@ -267,7 +267,7 @@ def _feasible(hinges: Hinges, alpha: NDArray) -> NDArray:
     if not hinges.free_bias:
         return alpha
     positive = hinges.sign > 0
-    push, pull = alpha[positive].sum(), alpha[~positive].sum()
+    push, pull = float(np.sum(alpha[positive])), float(np.sum(alpha[~positive]))
     both = min(push, pull)
     balanced: NDArray = alpha * np.where(positive, both / (push or 1), both / (pull or 1))
     return balanced

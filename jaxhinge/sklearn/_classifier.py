@@ -228,6 +228,6 @@ class HingeClassifier(HingeClassifierBase):
         """
         x, labels, weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, weight)
-        solutions = self._solve(x, labels, weight, l2_of(self.C, self.l2, weight.sum()))
+        solutions = self._solve(x, labels, weight, l2_of(self.C, self.l2, float(np.sum(weight))))
         warn_unless_converged(self, solutions, self.tol)
         return self
