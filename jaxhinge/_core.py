@@ -80,7 +80,8 @@ def gap_of_rows(
         turned = _task(config, rows).program
         zeros = certify(turned, jnp.zeros_like(z), jnp.zeros_like(start.dual))
         best = _solved(config, turned, _unsolved(zeros), tol, max_steps).best
-    return jnp.where(rows.valid, primal - best.dual, jnp.nan)
+    gap = primal - best.dual
+    return jnp.where(rows.valid, gap, jnp.full_like(gap, jnp.nan))
 
 
 def _task(config: Config, rows: Rows) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -30,7 +31,9 @@ class Problem(NamedTuple):
 
 def is_traced(*values: Any) -> bool:
     """Whether any of these is inside a JAX transformation, so that its values are not known."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    # Told that an iterator is a leaf, JAX does not warn of it: the checks refuse it by its name.
+    leaves = jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator))
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:

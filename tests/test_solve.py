@@ -101,6 +101,11 @@ def test_numpy_results_and_host_numbers_are_refused_under_jit():
         jh.solve(X, Y, l2=0.1, max_steps=0)
 
 
+def test_a_generator_is_refused_by_its_name():
+    with pytest.raises(TypeError, match="x must be real numbers"):
+        jh.solve((row for row in X), Y, l2=0.1)
+
+
 def test_every_status_has_advice():
     assert [status.name for status in Status] == ["CONVERGED", "STEP_LIMIT", "STALLED", "REFUSED"]
     assert len({status.advice for status in Status}) == 4
