@@ -59,12 +59,16 @@ def is_mapped(array: Any) -> bool:
     return isinstance(array, np.memmap)
 
 
-def read_rows(array: NDArray, start: int, stop: int) -> NDArray:
-    """Rows `start..stop`, copied; of a memory-mapped file without keeping its pages in this process."""
-    rows = np.array(array[start:stop])
-    if is_mapped(array):
-        _let_go(array[start:stop])
-    return rows
+def read_rows(array: Any, start: int, stop: int, out: NDArray | None = None) -> NDArray:
+    """Rows `start..stop`, copied (into `out`); of a memory-mapped file without keeping its pages in this process."""
+    part = array[start:stop]
+    if out is None:
+        out = np.array(part)
+    else:
+        out[...] = part
+    if is_mapped(part):
+        _let_go(part)
+    return out
 
 
 def _let_go(part: NDArray) -> None:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 # Of the objective at a margin violated by 1 on every row: less than this is 0 for every purpose.
-_FLOOR = 1e-12
+FLOOR = 1e-12
 
 
 @partial(
@@ -98,7 +98,7 @@ class Certified(NamedTuple):
 
 def within(program: Program, found: Certified, tol: jax.Array) -> jax.Array:
     """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
-    floor = _FLOOR * jnp.sum(program.c)
+    floor = FLOOR * jnp.sum(program.c)
     return found.primal - found.dual <= tol * jnp.maximum(jnp.abs(found.primal), floor)
 
 

@@ -26,25 +26,26 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxhinge._certificate import Certified, Program, better, certify, within
+from jaxhinge._interior_rows import (
+    Interior,
+    Targets,
+    along,
+    central_rows,
+    complementarity_gap,
+    corrector_targets,
+    direction_of,
+    inverse_of,
+    predictor_targets,
+    primal_residual,
+    pull,
+    shrinkage,
+    weight_of,
+)
 from jaxhinge._newton import NewtonSystem
 
 # Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
 _STEP_FRACTION = 0.995
-_PATIENCE = 6
-
-
-class Interior(NamedTuple):
-    """An interior point: `z` `(p,)`, `scores = z @ at`, and per row the fractions `f`, `g` and the slacks `s`, `xi`.
-
-    A direction has the same fields; all of them move linearly.
-    """
-
-    z: jax.Array
-    scores: jax.Array
-    f: jax.Array
-    g: jax.Array
-    s: jax.Array
-    xi: jax.Array
+PATIENCE = 6
 
 
 class Progress(NamedTuple):
@@ -63,26 +64,9 @@ class Progress(NamedTuple):
 _Fields = TypeVar("_Fields")
 
 
-class _Targets(NamedTuple):
-    """Right-hand sides of the two complementarity equations."""
-
-    lower: jax.Array
-    upper: jax.Array
-
-
 def central_point(program: Program, z: jax.Array, kappa: jax.Array) -> Interior:
     """The point with primal `z` whose complementarity products all equal `kappa` and whose primal residual is 0."""
-    scores = program.scores(z)
-    v = program.r - scores
-    if program.squared:
-        # xi = f / 2 and s = kappa / f with xi - s = v: a quadratic in f, its positive root without cancellation.
-        root = jnp.sqrt(v * v + 2 * kappa)
-        f = jnp.where(v > 0, v + root, 2 * kappa / (root + jnp.abs(v)))
-        return Interior(z, scores, f, jnp.ones_like(f), kappa / f, f / 2)
-    root = jnp.sqrt(v * v + 4 * kappa * kappa)
-    smaller = (4 * kappa * kappa / (root + jnp.abs(v)) + 2 * kappa) / (root + 2 * kappa) / 2
-    f, g = jnp.where(v > 0, 1 - smaller, smaller), jnp.where(v > 0, smaller, 1 - smaller)
-    return Interior(z, scores, f, g, kappa / f, kappa / g)
+    return central_rows(program, z, program.scores(z), kappa)
 
 
 def run(
@@ -101,7 +85,7 @@ def run(
     """
 
     def unfinished(progress: Progress) -> jax.Array:
-        going = (progress.steps < max_steps) & (progress.idle < _PATIENCE) & ~within(program, progress.best, tol)
+        going = (progress.steps < max_steps) & (progress.idle < PATIENCE) & ~within(program, progress.best, tol)
         return going & (progress.left > floor * jnp.abs(progress.best.primal))
 
     return jax.lax.while_loop(unfinished, lambda p: _step(program, p, newton_system, num_correctors), start)
@@ -111,7 +95,7 @@ def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
     """Progress at step 0, from the central point above `z`."""
     point = central_point(program, z, kappa)
     best = certify(program, z, program.c * point.f, point.scores)
-    left = _complementarity_gap(program, point)
+    left = complementarity_gap(program, point)
     # All of it varies over the axes of a `shard_map` as the data do.
     unknown = jnp.isnan(left)
     point, best = choose(unknown, (point, best), (point, best))
@@ -121,47 +105,61 @@ def start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
     point = progress.point
-    inverse = _inverse(point)
+    inverse = inverse_of(point)
     direction_to = _newton(program, point, inverse, newton_system)
-    predictor = direction_to(_Targets(-point.f * point.s, -point.g * point.xi))
-    predicted = _move(program, point, predictor, jnp.ones_like(progress.left))
+    predictor = direction_to(predictor_targets(point))
+    predicted = along(program, point, predictor, jnp.ones_like(progress.left))
     best = better(progress.best, certify(program, predicted.z, program.c * predicted.f, predicted.scores))
 
     moved = _corrected(program, point, inverse, direction_to, predictor, num_correctors)
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
     sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.s))
     moved = choose(sound, moved, point)
-    left = _complementarity_gap(program, moved)
+    left = complementarity_gap(program, moved)
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
-    # Early on the certificate may rest while complementarity falls; once it is the smaller part of the gap, it tells
-    # nothing more.
-    gained = (gap < 0.99 * old_gap) | ((left < 0.9 * progress.left) & (left > 0.01 * gap))
-    idle = jnp.where(sound, jnp.where(gained, 0, progress.idle + 1), _PATIENCE)
+    idle = jnp.where(gained(gap, old_gap, left, progress.left), 0, progress.idle + 1)
+    idle = jnp.where(sound, idle, PATIENCE)
     return Progress(moved, best, left, progress.steps + 1, idle)
+
+
+def gained(gap: jax.Array, old_gap: jax.Array, left: jax.Array, old_left: jax.Array) -> jax.Array:
+    """Whether a step was of use.
+
+    Early on the certificate may rest while complementarity falls; once it is the smaller part of the gap, it tells
+    nothing more.
+    """
+    return (gap < 0.99 * old_gap) | ((left < 0.9 * old_left) & (left > 0.01 * gap))
 
 
 def _corrected(
     program: Program,
     point: Interior,
     inverse: Interior,
-    direction_to: Callable[[_Targets], Interior],
+    direction_to: Callable[[Targets], Interior],
     predictor: Interior,
     num_correctors: int,
 ) -> Interior:
     """The next iterate: Mehrotra's corrector, then Gondzio's."""
     kappa = _complementarity(program, point)
-    length = _longest_step(program, inverse, predictor)
-    reached = _complementarity(program, _move(program, point, predictor, length))
-    target = jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
-    targets = _Targets(
-        target - point.f * point.s - predictor.f * predictor.s,
-        target - point.g * point.xi + predictor.f * predictor.xi,
-    )
+    length = longest_step(shrinkage(program, inverse, predictor))
+    reached = _complementarity(program, along(program, point, predictor, length))
+    target = next_target(kappa, reached)
+    targets = corrector_targets(point, predictor, target)
     direction = direction_to(targets)
-    length = _longest_step(program, inverse, direction)
+    length = longest_step(shrinkage(program, inverse, direction))
     for _ in range(num_correctors):
         targets, direction, length = _centre(program, point, inverse, direction_to, targets, direction, length, target)
-    return _move(program, point, direction, jnp.minimum(1, _STEP_FRACTION * length))
+    return along(program, point, direction, step_length(length))
+
+
+def next_target(kappa: jax.Array, reached: jax.Array) -> jax.Array:
+    """What the corrector aims for, from what the predictor would make of the mean product `kappa`."""
+    return jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
+
+
+def step_length(longest: jax.Array) -> jax.Array:
+    """How far to go of the longest step: not quite to the boundary."""
+    return jnp.minimum(1, _STEP_FRACTION * longest)
 
 
 def newton_weight(program: Program, point: Interior) -> jax.Array:
@@ -169,28 +167,19 @@ def newton_weight(program: Program, point: Interior) -> jax.Array:
     return program.c / (point.s / point.f + (0.5 if program.squared else point.xi / point.g))
 
 
-def _inverse(point: Interior) -> Interior:
-    """The reciprocals of the fractions and slacks: each step divides by them a dozen times."""
-    return point._replace(f=1 / point.f, g=1 / point.g, s=1 / point.s, xi=1 / point.xi)
-
-
 def _newton(
     program: Program, point: Interior, inverse: Interior, newton_system: NewtonSystem
-) -> Callable[[_Targets], Interior]:
+) -> Callable[[Targets], Interior]:
     """The Newton direction at `point` for any right-hand side of the complementarity equations."""
-    _, _, f, _, s, xi = point
-    dual_residual = program.penalty * point.z + program.q - program.adjoint(program.c * f)
-    primal_residual = program.r - point.scores - xi + s
-    weight = 1 / (s * inverse.f + (0.5 if program.squared else xi * inverse.g))
+    dual_residual = program.penalty * point.z + program.q - program.adjoint(program.c * point.f)
+    residual = primal_residual(program, point)
+    weight = weight_of(program, point, inverse)
     factored = newton_system.factor(program.c * weight)
 
-    def direction_to(targets: _Targets) -> Interior:
-        rhs = primal_residual + targets.lower * inverse.f - (0 if program.squared else targets.upper * inverse.g)
+    def direction_to(targets: Targets) -> Interior:
+        rhs = residual + pull(program, inverse, targets)
         dz = newton_system.solve(factored, program.adjoint(program.c * weight * rhs) - dual_residual)
-        dscores = program.scores(dz)
-        df = weight * (rhs - dscores)
-        dxi = df / 2 if program.squared else (targets.upper + xi * df) * inverse.g
-        return Interior(dz, dscores, df, -df, (targets.lower - s * df) * inverse.f, dxi)
+        return direction_of(program, point, inverse, weight, targets, dz, program.scores(dz))
 
     return direction_to
 
@@ -199,22 +188,22 @@ def _centre(
     program: Program,
     point: Interior,
     inverse: Interior,
-    direction_to: Callable[[_Targets], Interior],
-    targets: _Targets,
+    direction_to: Callable[[Targets], Interior],
+    targets: Targets,
     direction: Interior,
     length: jax.Array,
     target: jax.Array,
-) -> tuple[_Targets, Interior, jax.Array]:
+) -> tuple[Targets, Interior, jax.Array]:
     """One of Gondzio's correctors: aim for a longer step with no complementarity product far from the target."""
     aim = jnp.minimum(1, length + 0.3)
-    ahead = _move(program, point, direction, aim)
+    ahead = along(program, point, direction, aim)
 
     def correction(product: jax.Array) -> jax.Array:
         return jnp.maximum(jnp.clip(product, 0.1 * target, 10 * target) - product, -10 * target)
 
-    corrected = _Targets(targets.lower + correction(ahead.f * ahead.s), targets.upper + correction(ahead.g * ahead.xi))
+    corrected = Targets(targets.lower + correction(ahead.f * ahead.s), targets.upper + correction(ahead.g * ahead.xi))
     new = direction_to(corrected)
-    new_length = _longest_step(program, inverse, new)
+    new_length = longest_step(shrinkage(program, inverse, new))
     pays = new_length >= length + 0.003
     return (
         choose(pays, corrected, targets),
@@ -223,28 +212,14 @@ def _centre(
     )
 
 
-def _move(program: Program, point: Interior, direction: Interior, length: jax.Array) -> Interior:
-    moved = jax.tree.map(lambda value, change: value + length * change, point, direction)
-    return moved._replace(g=jnp.ones_like(moved.g)) if program.squared else moved  # type: ignore[no-any-return]
-
-
-def _complementarity_gap(program: Program, point: Interior) -> jax.Array:
-    """The gap at a point without residuals: the complementarity products summed, rows weighted by `c`."""
-    lower = program.c @ (point.f * point.s)
-    return lower if program.squared else lower + program.c @ (point.g * point.xi)
-
-
 def _complementarity(program: Program, point: Interior) -> jax.Array:
     """The weighted mean of the complementarity products."""
-    return _complementarity_gap(program, point) / ((1 if program.squared else 2) * jnp.sum(program.c))
+    return complementarity_gap(program, point) / ((1 if program.squared else 2) * jnp.sum(program.c))
 
 
-def _longest_step(program: Program, inverse: Interior, direction: Interior) -> jax.Array:
-    """The longest step, at most 1, that keeps every fraction and slack from changing sign."""
-    shrink = [direction.f * inverse.f, direction.s * inverse.s]
-    if not program.squared:
-        shrink += [direction.g * inverse.g, direction.xi * inverse.xi]
-    return 1 / jnp.maximum(1, -jnp.min(jnp.stack([jnp.min(ratio) for ratio in shrink])))
+def longest_step(largest: jax.Array) -> jax.Array:
+    """The longest step, at most 1, that keeps every sign, given the `shrinkage` over all rows."""
+    return 1 / jnp.maximum(1, largest)
 
 
 def choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:

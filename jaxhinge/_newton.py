@@ -34,18 +34,25 @@ def by_features(program: Program) -> NewtonSystem:
     rows = _blocked(program.rows)
 
     def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gram = _weighted_gram(rows, weight * program.sign * program.sign)
-        hessian = gram + jnp.diag(program.penalty)
-        scale = jax.lax.rsqrt(jnp.diag(hessian))
-        # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
-        jitter = max(4, len(scale) / 2) * eps(weight.dtype) * jnp.eye(len(scale), dtype=weight.dtype)
-        return cholesky(hessian * scale[:, None] * scale[None, :] + jitter), scale
+        gram = weighted_gram(rows, weight * program.sign * program.sign)
+        return factored(gram + jnp.diag(program.penalty), eps(weight.dtype))
 
-    def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
-        root, scale = factored
-        return scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs)
+    return NewtonSystem(factor, solved)
 
-    return NewtonSystem(factor, solve)
+
+def factored(hessian: jax.Array, rounding: float) -> tuple[jax.Array, jax.Array]:
+    """The Cholesky factor of the system scaled to a unit diagonal, known to a relative `rounding`; and that scale."""
+    scale = jax.lax.rsqrt(jnp.diag(hessian))
+    # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
+    jitter = max(4, len(scale) / 2) * rounding * jnp.eye(len(scale), dtype=hessian.dtype)
+    return cholesky(hessian * scale[:, None] * scale[None, :] + jitter), scale
+
+
+def solved(factor: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
+    """The solution for one right-hand side."""
+    root, scale = factor
+    solution: jax.Array = scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs)
+    return solution
 
 
 def _blocked(rows: jax.Array) -> jax.Array:
@@ -61,7 +68,7 @@ def _blocked(rows: jax.Array) -> jax.Array:
 
 
 @custom_vmap
-def _weighted_gram(rows: jax.Array, weight: jax.Array) -> jax.Array:
+def weighted_gram(rows: jax.Array, weight: jax.Array) -> jax.Array:
     """`rows @ diag(weight) @ rows.T`, for `rows` whole `(p, n)` or in blocks `(blocks, p, n / blocks)`."""
     if rows.ndim == 2:
         return (rows * weight[None, :]) @ rows.T
@@ -87,13 +94,13 @@ def _sum_of_grams(rows: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.einsum("bpi,bqi->bpq", rows * weight, rows), axis=0)
 
 
-@_weighted_gram.def_vmap
+@weighted_gram.def_vmap
 def _weighted_grams(axis_size: int, batched: list[bool], rows: jax.Array, weight: jax.Array) -> tuple[jax.Array, bool]:
     """One after the other where the rows are shared: a batch would write a weighted copy of the rows for each."""
     if batched[0]:
         axes = tuple(0 if b else None for b in batched)
-        return jax.vmap(_weighted_gram.fun, in_axes=axes, axis_size=axis_size)(rows, weight), True
-    return jax.lax.map(lambda one: _weighted_gram(rows, one), weight), True
+        return jax.vmap(weighted_gram.fun, in_axes=axes, axis_size=axis_size)(rows, weight), True
+    return jax.lax.map(lambda one: weighted_gram(rows, one), weight), True
 
 
 def by_rows(program: Program) -> NewtonSystem:
