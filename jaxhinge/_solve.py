@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxhinge import _checks
+from jaxhinge._blocks import is_mapped
 from jaxhinge._core import solve_quickly, solve_thoroughly
 from jaxhinge._implicit import differentiable
 from jaxhinge._mesh import explicit_mesh, with_automatic_axes
@@ -30,6 +31,7 @@ from jaxhinge._problem import (
 )
 from jaxhinge._rows import Answer, Config, Method, Rows, Start, Status
 from jaxhinge._solve_spread import is_spread, solve_spread
+from jaxhinge._stream import OnInterrupt, StreamOptions, solve_stream
 
 Loss = Literal["hinge", "squared_hinge"]
 
@@ -66,8 +68,8 @@ class SolverOptions(NamedTuple):
 
 
 def solve(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: ArrayLike | None = None,
     *,
     l2: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -78,6 +80,8 @@ def solve(
     init: Solution | None = None,
     method: Method = "auto",
     as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Solution:
     r"""The support vector machine solved exactly: the minimiser of `jaxhinge.loss`, with a duality gap.
 
@@ -95,22 +99,38 @@ def solve(
     traced, rows are padded with zero weight to one of a few sizes, so that data with nearly as many rows do not
     recompile either. The work is done in float64 on CPU and GPU, whatever the flags and the input's dtype.
 
+    Rows need not fit in memory. A memory-mapped `x`, of any size, and blocks of rows are streamed: read again in every
+    pass over them, a block at a time. Newton's method on a smoothed hinge, started from the solution of 100,000 rows
+    drawn at random, makes one pass for each step; where that leads nowhere an interior point takes over, with three.
+    Rows that are not heaped on the kink take 6 passes or so to a relative gap of 1e-3. Kept are two float32 numbers for
+    each row (seven with the interior point), its target and weight, and the d x d system. The proof is the same: the
+    dual point is computed for every row, and both values in float64, for exactly what is returned.
+
     Args:
       x: Features `(n, d)`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
         (valid where no row changes sides: rows on the margin have `0 < dual_i < c_i`, and a free bias has such a
         row; elsewhere the limit along the central path comes back), the two values by the envelope theorem. `dual`,
         `gap`, `steps` and `status` carry no derivative, nor does `y`.
-      y: Targets -1 and +1, `(n,)`.
+        To be streamed: a memory-mapped file (`numpy.load(..., mmap_mode="r")`; `numpy.asarray` of it is solved in
+        memory). Or, without `y`, blocks: a list, or anything else that can be iterated over again and again, of
+        `(x, y)` or `(x, y, sample_weight)`, or a function that makes such an iterator for each pass; the same rows in
+        the same order each time, in blocks of any sizes, which may be memory-mapped themselves.
+      y: Targets -1 and +1, `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       sample_weight: `(n,)`, not negative, not all 0.
       fit_intercept: True for a free bias, False for none, "regularized" to count it in the norm as LIBLINEAR does.
       loss: "hinge" or "squared_hinge".
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from: another `l2`, other weights.
-      method: "interior_point"; "ascent", accelerated gradient ascent on the dual; "auto" ascends first where there
-        are more features than rows or than 1,000, and goes on with the interior point where that is not enough.
+      init: A solution of a nearby problem to start from: another `l2`, other weights. Not for streamed rows.
+      method: "interior_point"; "ascent", accelerated gradient ascent on the dual, not for streamed rows; "auto" ascends
+        first where there are more features than rows or than 1,000, and goes on with the interior point where that is
+        not enough (streamed rows: Newton's method first).
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
+      progress: Whether to draw a progress bar of streamed rows, with step, gap and the time left; None draws one on a
+        terminal where the solve takes more than two seconds.
+      on_interrupt: What Ctrl-C does while rows are streamed: "raise" KeyboardInterrupt, or "return" what was reached,
+        with the status STEP_LIMIT, after one more pass that certifies it. The first pass has nothing to return yet.
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64). `gap` holds for the rounded `params`.
@@ -118,12 +138,14 @@ def solve(
     Raises:
       ValueError: On concrete arrays: NaN or infinity, targets other than -1 and +1, one class only, `l2 <= 0`,
         negative or all-zero weights; under a trace those give the status `REFUSED` and NaN. Shapes that do not fit
-        are refused anywhere.
-      TypeError: Something is not a real number.
+        are refused anywhere. Blocks that come from a generator, which ends after one pass, or change from pass to pass.
+      TypeError: Something is not a real number, or blocks come with something traced.
 
     References:
       Ferris and Munson, Interior-point methods for massive support vector machines, 2002; Boyd and Vandenberghe,
-      Convex Optimization, 2004, chapters 5 and 11; Amos and Kolter, OptNet, 2017.
+      Convex Optimization, 2004, chapters 5 and 11; Amos and Kolter, OptNet, 2017; streamed rows: Keerthi and DeCoste,
+      A modified finite Newton method for fast solution of large scale linear SVMs, 2005; Nesterov, Smooth minimization
+      of non-smooth functions, 2005.
 
     >>> import jax.numpy as jnp, jaxhinge
     >>> x, y = jnp.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), jnp.array([1, 1, -1])
@@ -132,10 +154,22 @@ def solve(
     ('CONVERGED', True)
     >>> print(jaxhinge.predict(solution.params, x))
     [ 1  1 -1]
+    >>> blocks = [(x[:2], y[:2]), (x[2:], y[2:])]
+    >>> streamed = jaxhinge.solve(blocks, l2=0.1)
+    >>> bool(abs(streamed.primal_value - solution.primal_value) <= 1e-4 * solution.primal_value)
+    True
     """
     config = config_of(loss, fit_intercept, method)
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
     traced = is_traced(x, y, l2, sample_weight, options)
+    if y is None or (is_mapped(x) and not traced):
+        return _solve_streamed(config, options, x, y, l2, sample_weight, progress, on_interrupt, traced)
+    if progress or on_interrupt != "raise":
+        name = "progress=True" if progress else f"on_interrupt={on_interrupt!r}"
+        raise ValueError(
+            f"{name} is for rows that are streamed (a memory-mapped x, or blocks without y): rows in memory are solved "
+            "in one call of compiled code. Leave it out."
+        )
     if not traced and is_spread(x):
         given = None if init is None else (init.params, init.dual)
         return _solution(solve_spread(config, options.as_numpy, x, y, l2, sample_weight, given, tol, max_steps))
@@ -146,6 +180,33 @@ def solve(
             loss=loss, tol=tol, max_steps=max_steps, init=init, method=method, as_numpy=as_numpy,
         )  # fmt: skip
     return solve_problem(config, binary_problem(x, y, l2, sample_weight, traced=traced), options)
+
+
+def _solve_streamed(
+    config: Config,
+    options: SolverOptions,
+    x: Any,
+    y: Any,
+    l2: Any,
+    sample_weight: Any,
+    progress: Any,
+    on_interrupt: Any,
+    traced: bool,
+) -> Solution:
+    """The solution of rows that are read block by block, and what cannot be asked of it."""
+    if traced:
+        raise TypeError(
+            "x without y is blocks, which are read on the host, but something is traced. Call solve outside of jit, "
+            "vmap and grad, or give it the arrays x and y."
+        )
+    if options.init is not None:
+        raise ValueError("init is for rows in memory; streamed rows start from the solution of a sample. Leave it out.")
+    if config.method == "ascent":
+        raise ValueError('method="ascent" needs all rows in memory. For streamed rows, leave it at "auto".')
+    answer = solve_stream(config, x, y, l2, sample_weight, StreamOptions(
+        options.tol, options.max_steps, options.as_numpy, progress, on_interrupt,
+    ))  # fmt: skip
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
 def _spread_out(x: Any) -> Solution:

@@ -1,0 +1,69 @@
+"""The progress bar of a streamed solve: step, gap and the time that is left."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+_LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
+# What a solve is expected to need before its gaps say more.
+_STEPS = 6
+_FALL = 0.2
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
+
+class Bar:
+    """Drawn on stderr where it is asked for, or on a terminal where the solve is long."""
+
+    def __init__(self, progress: bool | None, tol: float) -> None:
+        self._possible = sys.stderr.isatty() if progress is None else progress
+        self._patience = 0.0 if progress else _LONG_RUN
+        self._tol = tol
+        self._began = time.perf_counter()
+        self._blocks = self._per_pass = 0
+        self._total: int | None = None
+        self._text = "first pass"
+        self._gaps: list[float] = []
+        self._bar: Any = None
+
+    def begin(self, num_blocks: int) -> None:
+        """The first pass is over; it had so many blocks."""
+        self._per_pass = num_blocks
+        self._expect(_STEPS)
+
+    def tick(self) -> None:
+        """A block has been worked on."""
+        self._blocks += 1
+        if not self._possible or time.perf_counter() - self._began < self._patience:
+            return
+        if self._bar is None:
+            # Without smoothing the time left follows from all blocks, those before the bar was drawn included.
+            self._bar = tqdm(unit="block", file=sys.stderr, bar_format=_FORMAT, smoothing=0)
+            self._bar.start_t -= time.perf_counter() - self._began
+        if self._bar.total != self._total:
+            self._bar.total = self._total
+        self._bar.set_description_str(self._text, refresh=False)
+        self._bar.update(min(self._blocks, self._total or self._blocks) - self._bar.n)
+
+    def show(self, gap: float, primal: float, steps: int) -> None:
+        """A step has been certified: how many more are needed follows from how the gap has fallen."""
+        relative = max(gap / max(abs(primal), 1e-300), 1e-300)
+        self._gaps.append(relative)
+        self._text = f"step {steps}, gap {relative:.1e} of {self._tol:.0e}"
+        falls = [later / earlier for earlier, later in zip(self._gaps, self._gaps[1:], strict=False)]
+        fall = min(max(math.prod(falls[-3:]) ** (1 / len(falls[-3:])), 0.05), 0.9) if falls else _FALL
+        missing = math.log(relative / max(self._tol, 1e-15)) / -math.log(fall)
+        self._expect(steps + max(0, math.ceil(missing)))
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _expect(self, steps: int) -> None:
+        # A pass before the steps, and one after them.
+        self._total = max(self._blocks, (steps + 1) * self._per_pass) + self._per_pass
