@@ -87,8 +87,8 @@ class Checkpoints:
 
         Args:
           step: A number larger than that of every checkpoint before, at least 0.
-          state: Any pytree of arrays and PRNG keys. An array that is laid out over several processes is written by
-            all of them, without a digest.
+          state: Any pytree of arrays and PRNG keys. An array of which several processes hold parts is written
+            by all of them, without a digest; one that each of them holds whole is like any other.
           settings: What the run depends on: strings, numbers, booleans or None by name.
 
         Raises:
@@ -270,9 +270,9 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _is_spread(leaf: Any) -> bool:
-    """Whether the leaf is laid out over several processes."""
+    """Whether the leaf is laid out over several processes, so that none has all of it."""
     sharding = getattr(leaf, "sharding", None)
-    return sharding is not None and not sharding.is_fully_addressable
+    return sharding is not None and not (sharding.is_fully_addressable or sharding.is_fully_replicated)
 
 
 def _spread(leaves: dict[str, Any]) -> dict[str, Any]:
