@@ -89,7 +89,8 @@ class Batches(NamedTuple):
         places = batch.astype(jnp.uint32) * jnp.uint32(size) + jnp.arange(size, dtype=jnp.uint32)
         factor, shift = deal
         mixed = (places % n * factor % n + shift) % n
-        return shuffled[:, mixed.astype(jnp.int32)], places < n
+        # Else XLA works each row number out again for every feature that it takes from the row.
+        return jax.lax.optimization_barrier(shuffled[:, mixed.astype(jnp.int32)]), places < n
 
     def step(
         self, step: Step[State], state: State, rows: jax.Array, real: jax.Array, options: dict[str, Any]
@@ -109,6 +110,8 @@ class Batches(NamedTuple):
 
     def _taken(self, values: jax.Array, rows: jax.Array) -> jax.Array:
         """The values of these rows. Each block takes its own, so that no row leaves the device that holds the block."""
+        if self.per_epoch == 1:
+            return values  # all of them, and their order does not matter
         if self.blocks == 1:
             return values[rows[0]]
         blocks = values.reshape(self.blocks, self.length, *values.shape[1:])

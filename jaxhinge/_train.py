@@ -151,7 +151,8 @@ def train(
 
     A sweep is a `vmap` over `l2`, `key`, `params`, the data, or a learning rate in a closure:
     `vmap(lambda rate: train(..., optimizer=optax.sgd(rate)))(rates)`. The order depends on `key`
-    alone, so lanes that share `key` and `x` share every batch, and the sweep multiplies matrices.
+    alone, so lanes that share `key` and `x` share every batch, and the sweep multiplies matrices; lanes with keys of
+    their own take other rows each, and cost as much as one by one. A batch of all rows is taken in the order given.
 
     On the same machine and versions, the same `key`, data and number of devices give the same bits, run after run.
     The batches depend on `key`, `n`, `batch_size` and `blocks`, not on the devices; but these add in another order, so

@@ -177,17 +177,31 @@ def test_train_vmaps_over_l2_rates_keys_data_and_weights() -> None:
         )
 
 
-def test_a_sweep_over_l2_and_rate_multiplies_matrices() -> None:
-    def run(l2: Any, rate: Any) -> Any:
+def test_a_sweep_multiplies_matrices() -> None:
+    def run(l2: Any, rate: Any, y: Any) -> Any:
         return jh.train(
-            jh.init_params(D), X, Y, l2=l2, optimizer=optax.adam(rate), num_steps=7, batch_size=BATCH, key=KEY
+            jh.init_params(D), X, y, l2=l2, optimizer=optax.adam(rate), num_steps=7, batch_size=BATCH, key=KEY
         )[0]
 
-    text = str(jax.make_jaxpr(jax.vmap(run))(jnp.ones(4), jnp.ones(4)))
-    # The rows of a batch are taken once for all four lanes, never once for each.
-    assert f"f32[{BATCH},{D}] = gather" in text
-    assert f"f32[4,{BATCH},{D}]" not in text
-    assert f"f32[{BATCH},4]" in text or f"f32[4,{BATCH}]" in text
+    lanes, columns = jnp.ones(4), jnp.tile(jnp.asarray(Y), (4, 1))
+    for axes, inputs in (((0, 0, None), (lanes, lanes, Y)), ((None, None, 0), (1.0, 1.0, columns))):
+        text = str(jax.make_jaxpr(jax.vmap(run, axes))(*inputs))
+        # The rows of a batch are taken once for all four lanes, never once for each.
+        assert f"f32[{BATCH},{D}] = gather" in text
+        assert f"f32[4,{BATCH},{D}]" not in text
+        assert f"f32[{BATCH},4]" in text or f"f32[4,{BATCH}]" in text
+
+
+def test_a_batch_of_all_rows_is_taken_as_it_is() -> None:
+    def run(l2: Any, key: Any) -> Any:
+        return jh.train(jh.init_params(D), X, Y, l2=l2, optimizer=optax.sgd(0.2), num_steps=4, batch_size=N, key=key)[0]
+
+    theta, design = np.zeros(D + 1), np.column_stack([X, np.ones(N)])
+    for _ in range(4):
+        short = Y * (design @ theta) < 1
+        theta = theta - 0.2 * (np.append(0.1 * theta[:D], 0.0) - (short * Y) @ design / N)
+    np.testing.assert_allclose(flat(jax.jit(run)(0.1, KEY)), theta, rtol=1e-5, atol=1e-6)
+    assert f"f32[{N},{D}] = gather" not in str(jax.make_jaxpr(run)(0.1, KEY))
 
 
 def test_train_is_differentiable() -> None:
