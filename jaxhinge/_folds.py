@@ -21,24 +21,26 @@ class Folds(NamedTuple):
     held_out: NDArray
 
 
-def make_folds(folds: Any, x: NDArray, labels: NDArray, counts: NDArray, key: Any) -> Folds:
+def make_folds(folds: Any, x: NDArray, labels: NDArray, weight: NDArray, key: Any) -> Folds:
     """Folds from a number, an index array, a splitter or pairs of index arrays.
 
     Args:
       folds: A number of stratified folds; or integers `(n,)`, the fold that holds a row out, negative for none; or a
         scikit-learn splitter; or an iterable of pairs (rows that train, rows held out).
       x: Features `(n, d)`, for a splitter.
-      labels: `(n,)` or `(n, t)`; the folds are stratified by the rows of it.
-      counts: `(n,)`, whether a row has weight.
+      labels: `(n,)`, or `(groups, n)` for several problems over the same rows; the folds are stratified by all of them.
+      weight: Of the rows of each problem, shaped like `labels`; a row counts where it is above 0.
       key: Of the shuffle: an integer or a JAX key.
     """
-    n = len(labels)
-    strata = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    labels, counts = np.atleast_2d(labels), np.asarray(np.atleast_2d(weight) > 0)
+    n = labels.shape[1]
+    codes = [np.unique(column, return_inverse=True)[1] for column in labels]
+    strata = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].ravel()
     if isinstance(folds, (int, np.integer)) and not isinstance(folds, (bool, np.bool_)):
-        found = _by_number(_stratified(int(folds), strata, labels, counts, key))
+        found = _by_number(_stratified(int(folds), strata, labels, np.any(counts, axis=0), key))
     elif hasattr(folds, "split") and not isinstance(folds, str):
-        # Splitters look at the number of rows only, which may lie on other devices.
-        found = _from_pairs(folds.split(x if isinstance(x, np.ndarray) else np.zeros((n, 1)), labels), n)
+        same = all((code == codes[0]).all() for code in codes)
+        found = _from_pairs(_split(folds, x, labels[0] if same else strata), n)
     elif _is_index_array(folds):
         found = _by_number(_checked_index(np.asarray(folds), n))
     elif isinstance(folds, Iterable) and not isinstance(folds, str) and getattr(folds, "shape", None) != ():
@@ -48,21 +50,33 @@ def make_folds(folds: Any, x: NDArray, labels: NDArray, counts: NDArray, key: An
             "folds must be a number, an array with the fold of each row, a scikit-learn splitter or pairs (train, "
             f"held out) of row numbers; got {folds!r}."
         )
-    _check_classes(found, labels, counts)
+    for number, (column, counted) in enumerate(zip(labels, counts, strict=True)):
+        _check_classes(found, column, counted, f" in problem {number}" if len(labels) > 1 else "")
     return found
+
+
+def _split(splitter: Any, x: NDArray, labels: NDArray) -> list[Any]:
+    """The pairs of a splitter. It looks at the number of rows only, which may lie on other devices."""
+    if isinstance(splitter, type):
+        raise TypeError(f"folds is the class {splitter.__name__}; give a splitter of it: {splitter.__name__}(...).")
+    try:
+        return list(splitter.split(x if isinstance(x, np.ndarray) else np.zeros((len(labels), 1)), labels))
+    except (TypeError, ValueError) as error:
+        advice = " Give the pairs: folds=list(splitter.split(x, y, groups))." if "groups" in str(error) else ""
+        raise ValueError(f"folds: {type(splitter).__name__} does not split these rows: {error}{advice}") from error
 
 
 def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, key: Any) -> NDArray:
     """The fold of each row: every class is shuffled and dealt out in turn."""
     if count < 2:
         raise ValueError(f"folds must be at least 2; got {count}.")
-    sizes = np.bincount(strata, weights=counts)
-    if np.min(sizes) < count and labels.ndim == 1:
-        rarest = labels[strata == np.argmin(sizes)][0]
-        raise ValueError(
-            f"folds is {count}, but class {rarest} has only {int(np.min(sizes))} rows with weight: take fewer folds, or "
-            "give the fold of each row as an array."
-        )
+    for column in labels:
+        classes, sizes = np.unique(column[counts], return_counts=True)
+        if np.min(sizes) < count:
+            raise ValueError(
+                f"folds is {count}, but class {classes[np.argmin(sizes)]} has only {np.min(sizes)} rows with weight: "
+                "take fewer folds, or give the fold of each row as an array."
+            )
     generator = _generator(key)
     # A row without weight is in no fold, so that it is as if it were not there.
     counted = np.flatnonzero(counts)
@@ -76,7 +90,8 @@ def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, k
 
 def _generator(key: Any) -> np.random.Generator:
     if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
-        return np.random.default_rng(abs(int(key)))
+        # Two's complement: a seed of NumPy is not negative, and -1 is another key than 1.
+        return np.random.default_rng(int(key) % 2**64)
     if not isinstance(key, jax.Array):
         raise TypeError(f"key must be an integer or a JAX key; got {type(key).__name__}.")
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
@@ -138,16 +153,15 @@ def _mask(rows: Any, n: int, name: str) -> NDArray:
     return mask
 
 
-def _check_classes(folds: Folds, labels: NDArray, counts: NDArray) -> None:
+def _check_classes(folds: Folds, labels: NDArray, counts: NDArray, where: str) -> None:
     """Every fold holds something out and trains on every class that there is."""
-    columns = labels.reshape(len(labels), -1).T
+    classes = np.unique(labels[counts])
     for number, (train, held_out) in enumerate(zip(folds.train & counts, folds.held_out & counts, strict=True)):
         if not held_out.any():
-            raise ValueError(f"Fold {number} holds no row with weight out.")
-        for column in columns:
-            missing = np.setdiff1d(column[counts], column[train])
-            if missing.size:
-                raise ValueError(
-                    f"Fold {number} trains on {int(train.sum())} rows, none of them of class {missing[0]}: stratify "
-                    "the folds, or take fewer."
-                )
+            raise ValueError(f"Fold {number} holds no row with weight out{where}.")
+        missing = np.setdiff1d(classes, labels[train])
+        if missing.size:
+            raise ValueError(
+                f"Fold {number} trains on {int(train.sum())} rows{where}, none of them of class {missing[0]}: "
+                "stratify the folds, or take fewer."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from jaxhinge._solve_spread import Layout, is_spread, layout_of, on_host, spread
 
 # Lanes end together, so that few should wait for the slowest; and their vectors should stay in cache.
 _ROWS_AT_ONCE = 65_536
+# XLA's Cholesky factorisation of a batch waits, on a thread of the pool that all programs share, for tasks of that same
+# pool: with as many programs at once as it has threads, all would wait for ever.
+_ONE_PROGRAM = threading.Lock()
 # Numbers of 4 bytes that a lane keeps for each row, about: the interior point, a direction, and what they are made of.
 _NUMBERS_PER_ROW = 60
 
@@ -72,7 +76,7 @@ def solve_lanes(
     """The answers of all lanes, in NumPy arrays, each with its gap and status; `before` are answers to start from."""
     rows, start = _rows(shared, lanes), _start(shared, lanes, before)
     numbers = np.float64(tol), np.int32(max_steps)
-    with jax.enable_x64(True):
+    with _ONE_PROGRAM, jax.enable_x64(True):
         found: Answer = jax.tree.map(on_host, _quickly(config)(rows, start, *numbers))
         left = found.status == Status.STALLED
         if left.any():

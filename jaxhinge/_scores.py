@@ -15,10 +15,31 @@ Metric = Callable[[NDArray, NDArray, NDArray], float]
 def metric_of(scoring: str | Callable[[NDArray, NDArray], float]) -> Metric:
     """The metric of a name, or of a callable `(targets, scores) -> number`, which knows no weights."""
     if callable(scoring):
-        return lambda targets, scores, weight: float(scoring(targets, scores))
-    if scoring not in METRICS:
+        return lambda targets, scores, weight: _number(scoring(targets, scores))
+    if not isinstance(scoring, str) or scoring not in METRICS:
         raise ValueError(f"scoring must be one of {', '.join(map(repr, METRICS))}, or a callable; got {scoring!r}.")
     return METRICS[scoring]
+
+
+def _number(found: Any) -> float:
+    try:
+        return float(found)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"scoring must return one number for the rows of a fold; got {found!r}.") from error
+
+
+def check_held_out(scoring: Any, targets: NDArray, weight: NDArray, held_out: NDArray) -> None:
+    """Whether the metric can be told from the rows of each fold `(folds, n)`, so that the solver need not run first."""
+    if not isinstance(scoring, str) or scoring != "roc_auc":
+        return
+    counts = weight > 0
+    for number, rows in enumerate(held_out):
+        missing = np.setdiff1d(targets[counts], targets[rows & counts])
+        if missing.size:
+            raise ValueError(
+                f"roc_auc needs rows of both classes, and of all where there are several, among those held out; fold "
+                f"{number} holds out none of class {missing[0]}: stratify the folds, or take fewer."
+            )
 
 
 def predicted(scores: NDArray) -> NDArray:

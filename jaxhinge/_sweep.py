@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxhinge import _checks
 from jaxhinge._folds import Folds, make_folds
 from jaxhinge._problem import NDArray, caller_dtype, config_of
-from jaxhinge._scores import Metric, metric_of
+from jaxhinge._scores import Metric, check_held_out, metric_of
 from jaxhinge._solve import Loss
 from jaxhinge._solve_spread import is_spread, spread_scores
 from jaxhinge._sweep_grid import Grid, OnInterrupt, Options, Solver
@@ -101,13 +101,11 @@ def sweep(
     strengths = checked_strengths(l2)
     task = task_of(x, y, sample_weight)
     metric = metric_of(scoring)
-    if select not in ("mean", "one_standard_error"):
-        raise ValueError(f'select must be "mean" or "one_standard_error"; got {select!r}.')
     options = _options(tol, max_steps, memory_budget, progress, on_interrupt)
-    counts = np.any(task.problems.weight > 0, axis=0)
-    splits = make_folds(
-        folds, task.problems.x, task.targets.T if len(task.targets) > 1 else task.targets[0], counts, key
-    )
+    splits = make_folds(folds, task.problems.x, task.targets, task.weights, key)
+    check_select(select, len(splits.train))
+    for targets, weight in zip(task.targets, task.weights, strict=True):
+        check_held_out(scoring, targets, weight, splits.held_out)
     dtype = jnp.float64 if _checks.flag("as_numpy", as_numpy) else caller_dtype(task.problems.x)
     config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)
     solver = Solver(config, task.problems, len(task.problems.sign) * len(splits.train), options)
@@ -153,11 +151,16 @@ def chosen_strength(l2: NDArray, scores: NDArray, select: str) -> float:
     best = int(np.nanargmax(mean))
     bar = mean[best]
     if select == "one_standard_error":
-        folds = scores.shape[1]
-        if folds < 2:
-            raise ValueError("select='one_standard_error' needs two folds at least.")
-        bar = bar - np.std(scores[best], ddof=1) / np.sqrt(folds)
+        bar = bar - np.std(scores[best], ddof=1) / np.sqrt(scores.shape[1])
     return float(np.max(l2[mean >= bar]))
+
+
+def check_select(select: Any, folds: int) -> None:
+    """A rule that there is, and folds enough for it."""
+    if select not in ("mean", "one_standard_error"):
+        raise ValueError(f'select must be "mean" or "one_standard_error"; got {select!r}.')
+    if select == "one_standard_error" and folds < 2:
+        raise ValueError('select="one_standard_error" needs two folds at least; got one. Take "mean".')
 
 
 def checked_strengths(l2: Any) -> NDArray:

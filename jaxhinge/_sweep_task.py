@@ -45,8 +45,14 @@ class Sweep(NamedTuple):
     interrupted: bool = False
 
     def predict(self, x: ArrayLike) -> jax.Array:
-        """Targets or labels by `best`."""
-        return predict(self.best.params, x)
+        """Targets or labels by `best`, `(..., n)`."""
+
+        def predicted(params: LinearParams) -> jax.Array:
+            return predict(params, x)
+
+        for _ in range(np.ndim(self.best_l2)):
+            predicted = jax.vmap(predicted)
+        return predicted(self.best.params)
 
 
 class Task(NamedTuple):
@@ -68,6 +74,9 @@ def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
     x, ones = _features(x)
     sets = _weight_sets(sample_weight, ones)
     y = on_host(y) if is_spread(y) else _checks.host_array("y", y)
+    if y.ndim not in (1, 2) or not y.size:
+        _checks.check_rows("y", y, len(x))
+        raise ValueError(f"y has shape {y.shape}: no column of targets.")
     columns = y.T if y.ndim == 2 else y[None]
     for column in columns:
         _checks.check_rows("y", column, len(x))
@@ -116,6 +125,8 @@ def _weight_sets(sample_weight: Any, ones: NDArray) -> NDArray:
     sample_weight = on_host(sample_weight) if is_spread(sample_weight) else sample_weight
     sets = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
     sets = sets if sets.ndim == 2 else sets[None]
+    if not len(sets):
+        raise ValueError(f"sample_weight has shape {sets.shape}: no set of weights.")
     for number, weight in enumerate(sets):
         _checks.check_sample_weight(f"sample_weight[{number}]" if len(sets) > 1 else "sample_weight", weight, len(ones))
     return sets

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import balanced_accuracy_score, f1_score, make_scorer, roc_auc_score
-from sklearn.model_selection import GridSearchCV, ShuffleSplit, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
@@ -161,6 +161,14 @@ def test_weights_count_in_the_scores_of_folds_too():
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-9)
 
 
+@pytest.mark.parametrize("estimator", ALL)
+def test_true_of_numpy_is_true(estimator):
+    y = target(estimator())
+    ours, theirs = estimator().fit(X, y), estimator(fit_intercept=np.True_).fit(X, y)
+    np.testing.assert_array_equal(ours.coef_, theirs.coef_)
+    np.testing.assert_array_equal(ours.intercept_, theirs.intercept_)
+
+
 def test_a_free_intercept_is_the_middle_of_the_optimal_ones():
     model = HingeClassifier(C=0.1).fit(np.array([[-2.0], [1.0]]), [0, 1])
     # w = 0.1 * 3 = 0.3: all intercepts from -1 + 0.6 to 1 - 0.3 are optimal.
@@ -224,6 +232,26 @@ def test_one_standard_error_takes_the_smallest_C_that_is_good_enough():
     error = mean.scores_[:, np.argmax(means)].std(ddof=1) / np.sqrt(5)
     assert rule.C_ == mean.Cs_[means >= means.max() - error].min() < mean.C_
     np.testing.assert_allclose(mean.Cs_, np.logspace(-4, 4, 7))
+
+
+def test_groups_stay_together():
+    groups = np.arange(len(Y)) % 7
+    ours = HingeClassifierCV(Cs=[0.1, 1.0], cv=GroupKFold(3)).fit(X, Y, groups=groups)
+    pairs = HingeClassifierCV(Cs=[0.1, 1.0], cv=GroupKFold(3).split(X, Y, groups)).fit(X, Y)
+    np.testing.assert_array_equal(ours.scores_, pairs.scores_)
+
+
+def test_a_fold_is_refused_in_the_words_of_the_caller_before_any_work(monkeypatch):
+    monkeypatch.setattr("jaxhinge._sweep_grid.solve_lanes", lambda *_: pytest.fail("solved"))
+    names, half = np.array(["no", "yes"])[Y], np.arange(30)
+    with pytest.raises(ValueError, match="none of them of class yes"):
+        HingeClassifierCV(cv=[(np.flatnonzero(Y == 0), half)]).fit(X, names)
+    with pytest.raises(ValueError, match=r"roc_auc needs .* holds out none of class yes"):
+        HingeClassifierCV(cv=[(half + 30, np.flatnonzero(Y == 0))], scoring="roc_auc").fit(X, names)
+    with pytest.raises(ValueError, match="needs two folds at least"):
+        HingeClassifierCV(cv=[(half + 30, half)], select="one_standard_error").fit(X, names)
+    with pytest.raises(TypeError, match="Cs must be a number of strengths, or the strengths"):
+        HingeClassifierCV(Cs="auto").fit(X, names)
 
 
 def test_without_a_refit_the_folds_are_averaged():
@@ -371,6 +399,11 @@ def test_a_class_without_weight_is_refused():
         HingeClassifier().fit(x, y, (y == 2).astype(float))
     with pytest.raises(ValueError, match="must not be negative"):
         HingeClassifier().fit(x, y, y - 0.5)
+
+
+def test_a_regression_refuses_weights_of_0_alone():
+    with pytest.raises(ValueError, match=r"[Ss]ample.weights? "):
+        HingeRegressor().fit(X, REAL, np.zeros(len(X)))
 
 
 def test_l2_says_the_same_as_C():

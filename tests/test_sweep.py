@@ -1,12 +1,13 @@
 """`sweep` and `path` against problems solved one at a time, scikit-learn's metrics and folds, and bad input."""
 
 import itertools
+import threading
 
 import jax
 import numpy as np
 import pytest
 from sklearn import metrics
-from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, LeaveOneOut, RepeatedStratifiedKFold, StratifiedKFold
 from svm_references import Machine, primal_value, relative_gap
 
 import jaxhinge as jh
@@ -253,7 +254,69 @@ def test_bad_input_is_refused(arguments, message):
         jh.sweep(**{"x": X, "y": Y, "l2": L2, "folds": FOLDS} | arguments)
 
 
-@pytest.mark.parametrize("folds", ["5", 2.5, None, [3.5, 1.0], [(1, 2, 3)]])
+ONE_FOLD = [(np.arange(40), np.arange(40, N))]
+FEW = np.where((Y > 0) & (np.cumsum(Y > 0) > 2), -1, Y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"folds": LeaveOneOut(), "scoring": "roc_auc"}, r"roc_auc needs rows of both classes.* fold 0 holds out none"),
+        ({"folds": ONE_FOLD, "select": "one_standard_error"}, r"needs two folds at least"),
+        ({"folds": GroupKFold(3)}, r"GroupKFold does not split .*list\(splitter.split\(x, y, groups\)\)"),
+        ({"y": np.stack([Y, FEW], axis=1), "folds": 3}, r"class 1 has only 2 rows"),
+        ({"sample_weight": np.stack([np.ones(N), FOLDS != 1])}, r"Fold 1 holds no row with weight out in problem 1"),
+        (
+            {"sample_weight": np.stack([np.ones(N), (FOLDS == 1) | (Y < 0)])},
+            r"Fold 1 trains .* problem 1, none .* class 1",
+        ),
+        ({"sample_weight": np.ones((0, N))}, r"no set of weights"),
+        ({"y": None}, r"y has shape \(\)"),
+        ({"scoring": ["accuracy"]}, r"scoring must be one of"),
+    ],
+)
+def test_nothing_is_solved_before_what_is_wrong_is_named(monkeypatch, arguments, message):
+    monkeypatch.setattr("jaxhinge._sweep_grid.solve_lanes", lambda *_: pytest.fail("solved"))
+    with pytest.raises(ValueError, match=message):
+        jh.sweep(**{"x": X, "y": Y, "l2": L2, "folds": FOLDS} | arguments)
+
+
+def test_a_callable_must_return_a_number():
+    with pytest.raises(TypeError, match="scoring must return one number for the rows of a fold; got None"):
+        jh.sweep(X, Y, l2=L2, folds=FOLDS, scoring=lambda targets, scores: None)
+
+
+def test_a_splitter_sees_labels_where_there_are_several_sets_of_weights():
+    # As many sets as features: the leading axis of the weights is not that of the features.
+    splitter, sets = StratifiedKFold(3), np.stack([np.ones(N), np.where(Y > 0, 3.0, 1.0)] * 2)
+    assert len(sets) == D
+    result = jh.sweep(X, Y, l2=L2, folds=splitter, sample_weight=sets, as_numpy=True)
+    for number, weight in enumerate(sets[:2]):
+        alone = jh.sweep(X, Y, l2=L2, folds=splitter, sample_weight=weight, as_numpy=True)
+        np.testing.assert_allclose(result.val_score[number], alone.val_score, atol=1e-12)
+    predicted = result.predict(X)
+    assert predicted.shape == (D, N)
+    for row in range(D):
+        params = jax.tree.map(lambda leaf: leaf[row], result.best.params)  # noqa: B023
+        np.testing.assert_array_equal(predicted[row], jh.predict(params, X))
+
+
+def test_threads_do_not_wait_for_each_other_for_ever():
+    jh.sweep(X, Y, l2=L2, folds=FOLDS)
+
+    def work():
+        for _ in range(20):
+            jh.sweep(X, Y, l2=L2, folds=FOLDS)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("folds", ["5", 2.5, None, [3.5, 1.0], [(1, 2, 3)], StratifiedKFold])
 def test_folds_of_no_kind_are_refused(folds):
     with pytest.raises((TypeError, ValueError), match="folds"):
         jh.sweep(X, Y, l2=L2, folds=folds)

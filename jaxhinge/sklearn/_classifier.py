@@ -14,7 +14,16 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from jaxhinge import _checks
 from jaxhinge._solve import Loss, Solution, solve
 from jaxhinge._solve_canonical import Hinges
-from jaxhinge.sklearn._common import Intercept, NDArray, dense, l2_of, padded, solve_exactly, warn_unless_converged
+from jaxhinge.sklearn._common import (
+    Intercept,
+    NDArray,
+    dense,
+    is_free,
+    l2_of,
+    padded,
+    solve_exactly,
+    warn_unless_converged,
+)
 
 ClassWeight = dict[Any, float] | Literal["balanced"] | None
 
@@ -105,7 +114,7 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
             c=weight / weight.sum(),
             l2=l2,
             squared=self.loss == "squared_hinge",
-            free_bias=self.fit_intercept is True,
+            free_bias=is_free(self.fit_intercept),
         )
         return solve_exactly(run, hinges, self.fit_intercept, self.tol)
 

@@ -10,8 +10,9 @@ from sklearn.model_selection import check_cv
 from jaxhinge import _checks
 from jaxhinge._folds import make_folds
 from jaxhinge._gap import duality_gap
+from jaxhinge._scores import check_held_out
 from jaxhinge._solve import Loss
-from jaxhinge._sweep import Select, chosen_strength
+from jaxhinge._sweep import Select, check_select, chosen_strength
 from jaxhinge._sweep_grid import Grid
 from jaxhinge.sklearn._classifier import ClassWeight, HingeClassifierBase
 from jaxhinge.sklearn._common import Intercept, NDArray, check_C, warn_unless_converged
@@ -139,7 +140,7 @@ class HingeClassifierCV(HingeClassifierBase):
         self.memory_budget = memory_budget
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> HingeClassifierCV:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> HingeClassifierCV:
         """Choose `C`, then solve for the weights and the intercept.
 
         Parameters
@@ -150,6 +151,8 @@ class HingeClassifierCV(HingeClassifierBase):
             Labels of any type, at least two different ones.
         sample_weight : array-like of shape (n_samples,), default=None
             A weight for each row, not negative. The scores are weighted too.
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row, for a `cv` that keeps groups together.
 
         Returns
         -------
@@ -165,10 +168,11 @@ class HingeClassifierCV(HingeClassifierBase):
         x, labels, score_weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, score_weight)
         self.Cs_ = self._strengths()
-        if self.select not in ("mean", "one_standard_error"):
-            raise ValueError(f'select must be "mean" or "one_standard_error"; got {self.select!r}.')
-        splitter = check_cv(self.cv, self.classes_[labels], classifier=True)
-        splits = make_folds(list(splitter.split(x, self.classes_[labels])), x, labels, weight > 0, 0)
+        targets = self.classes_[labels]
+        pairs = check_cv(self.cv, targets, classifier=True).split(x, targets, groups)
+        splits = make_folds(list(pairs), x, targets, weight, 0)
+        check_select(self.select, len(splits.train))
+        check_held_out(self.scoring, targets, score_weight, splits.held_out)
         weighted = sample_weight is not None
         scorer = scorer_of(self.scoring, self.classes_, x, labels, score_weight, splits.held_out, weighted=weighted)
 
@@ -188,6 +192,8 @@ class HingeClassifierCV(HingeClassifierBase):
 
     def _strengths(self) -> NDArray:
         if np.ndim(self.Cs) == 0:
+            if not isinstance(self.Cs, (int, np.integer)):
+                raise TypeError(f"Cs must be a number of strengths, or the strengths, as a vector; got {self.Cs!r}.")
             return np.logspace(-4, 4, _checks.host_integer("Cs", self.Cs, at_least=1))
         Cs = np.array([check_C(f"Cs[{i}]", value) for i, value in enumerate(self.Cs)])
         if not len(Cs):

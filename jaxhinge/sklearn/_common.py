@@ -50,6 +50,11 @@ def check_C(name: str, value: Any) -> float:
     return _checks.check_host_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
 
 
+def is_free(fit_intercept: Intercept) -> bool:
+    """Whether the intercept is free; NumPy's True, which grids hold, is True."""
+    return isinstance(fit_intercept, (bool, np.bool_)) and bool(fit_intercept)
+
+
 def dense(x: Any, memory_budget: float) -> NDArray:
     """Features as a dense array: the solver takes no other, so that sparse ones must fit in memory."""
     if not sparse.issparse(x):

@@ -18,7 +18,7 @@ from jaxhinge._scores import METRICS
 from jaxhinge._solve_canonical import middle_bias
 from jaxhinge._sweep_grid import Grid, Options, Problems, Solver
 from jaxhinge.sklearn._classifier import HingeClassifier, HingeClassifierBase
-from jaxhinge.sklearn._common import NDArray, is_small, padded_rows
+from jaxhinge.sklearn._common import NDArray, is_free, is_small, padded_rows
 
 # Of the folds of all but small problems: what float32 reaches.
 _FOLD_TOL = 1e-4
@@ -65,7 +65,7 @@ def solve_folds(
     problems = Problems(all_x, all_signs, np.tile(all_weight, (len(all_signs), 1)))
     grid, _ = Solver(config, problems, len(all_signs) * len(all_train), options).grid(all_train, l2)
     grid = Grid(grid.w[:, :count, :folds, :d], *(leaf[:, :count, :folds] for leaf in grid[1:]))
-    if model.fit_intercept is True and model.loss == "hinge":
+    if is_free(model.fit_intercept) and model.loss == "hinge":
         return grid._replace(b=_middle_biases(grid.w, x, signs, weight, train))
     return grid
 
