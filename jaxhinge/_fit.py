@@ -17,12 +17,13 @@ from jaxhinge._blocks import is_mapped
 from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._epochs import Settings
 from jaxhinge._fit_problem import NDArray, fit_problem, given_params, origin_of
-from jaxhinge._fit_run import Host, OnInterrupt, as_checkpoints, check_on_interrupt, run, run_facts
+from jaxhinge._fit_run import Host, as_checkpoints, run, run_facts
 from jaxhinge._fit_stream import NEEDS_VALUES, Options, fit_stream, mapped_source, outside_source
 from jaxhinge._gap import duality_gap
 from jaxhinge._hoist import freeze, split
 from jaxhinge._objective import LinearParams
 from jaxhinge._train import Optimizer
+from jaxhinge._waiting import OnInterrupt, check_on_interrupt
 
 _NOT_NEGATIVE = "a finite number, at least 0"
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,12 +19,11 @@ from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._epochs import Carry, Problem, Settings, run_epochs, start
 from jaxhinge._hoist import describe
 from jaxhinge._objective import LinearParams
+from jaxhinge._waiting import OnInterrupt, computed
 
 _LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
 _PAUSE = 0.2  # seconds between two looks at the clock
 _SMALL = 2_000_000  # numbers to read, which take some hundredths of a second: no look before
-
-OnInterrupt = Literal["raise", "return"]
 
 
 class Host(NamedTuple):
@@ -53,8 +52,7 @@ def run(settings: Settings, problem: Problem, origin: LinearParams, host: Host) 
     looked = saved = time.perf_counter()
     try:
         while done < problem.epochs and int(carry.stale) < problem.patience:
-            following: Carry = run_epochs(settings, problem, carry, min(problem.epochs, done + chunk))
-            _wait(following.epoch)
+            following: Carry = computed(run_epochs(settings, problem, carry, min(problem.epochs, done + chunk)))
             carry, before, done = following, done, int(following.epoch)
             pace, looked = (time.perf_counter() - looked) / (done - before), time.perf_counter()
             chunk = max(1, int(min(_PAUSE, patience) / pace))
@@ -91,13 +89,6 @@ def _begin(
                 last = int(carry.epoch)
 
     return start(settings, problem, origin) if found is None else found[1], save
-
-
-def _wait(array: Any) -> None:
-    """Wait until an array is computed, so that Ctrl-C is heard: JAX's own waiting is deaf to it."""
-    began = time.perf_counter()
-    while not array.is_ready():
-        time.sleep(min(max((time.perf_counter() - began) / 20, 2e-5), 0.01))
 
 
 @contextlib.contextmanager
@@ -180,11 +171,3 @@ def as_checkpoints(given: Any) -> Checkpoints | None:
     if isinstance(given, (str, os.PathLike)):
         return Checkpoints(given)
     raise TypeError(f"checkpoint must be a directory, jaxhinge.Checkpoints or None; got {type(given).__name__}.")
-
-
-def check_on_interrupt(given: Any) -> OnInterrupt:
-    """What Ctrl-C does: one of two words."""
-    if given not in ("raise", "return"):
-        raise ValueError(f'on_interrupt must be "raise" or "return"; got {given!r}.')
-    checked: OnInterrupt = given
-    return checked

@@ -21,7 +21,7 @@ HOUSE = [
     (1, "mesh", ["_mesh"]),
     (2, "objective", ["_objective", "_one_pass"]),
     (3, "training", ["_train", "_batches", "_hoist", "_optimizer", "_epochs"]),
-    (3, "scale", ["_checkpoint", "_files", "_prefetch", "_blocks"]),
+    (3, "scale", ["_checkpoint", "_files", "_prefetch", "_blocks", "_waiting"]),
     (3, "certificate", ["_certificate*", "_precision"]),
     (
         4,

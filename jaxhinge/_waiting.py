@@ -1,0 +1,31 @@
+"""Waiting for what is being computed, so that Ctrl-C is heard meanwhile: JAX's own waiting is deaf to it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal, TypeVar
+
+import jax
+
+OnInterrupt = Literal["raise", "return"]
+Tree = TypeVar("Tree")
+
+
+def computed(tree: Tree) -> Tree:
+    """The arrays of one computation, when it is done.
+
+    KeyboardInterrupt is raised at once; the computation itself cannot be stopped, and ends in the background.
+    """
+    arrays: list[Any] = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    began = time.perf_counter()
+    while not all(array.is_ready() for array in arrays):
+        time.sleep(min(max((time.perf_counter() - began) / 20, 2e-5), 0.01))
+    return tree
+
+
+def check_on_interrupt(given: Any) -> OnInterrupt:
+    """What Ctrl-C does: one of two words."""
+    if given not in ("raise", "return"):
+        raise ValueError(f'on_interrupt must be "raise" or "return"; got {given!r}.')
+    checked: OnInterrupt = given
+    return checked
