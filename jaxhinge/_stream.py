@@ -70,8 +70,10 @@ def solve_stream(config: Config, x: Any, y: Any, l2: Any, sample_weight: Any, op
         table = survey(pieces_of(x, y, sample_weight), bar.tick)
         bar.begin(table.num_blocks)
         dtype = np.dtype(np.float64) if options.as_numpy else jax.dtypes.canonicalize_dtype(table.layout.dtype)
-        problem = _problem(config, table, strength)
-        certified, otherwise, steps = _solve(config, problem, stop, dtype, bar, options.on_interrupt)
+        # What overflows is told by its value: it is never better than anything, and refused at the end.
+        with np.errstate(over="ignore", invalid="ignore"):
+            problem = _problem(config, table, strength)
+            certified, otherwise, steps = _solve(config, problem, stop, dtype, bar, options.on_interrupt)
     finally:
         bar.close()
     w, b, dual, values = certified
@@ -96,14 +98,16 @@ def _stop_of(options: StreamOptions) -> Stop:
 def _problem(config: Config, table: Table, l2: float) -> Problem:
     """The rows with what their blocks share: centred for a free bias, else turned to the direction of their mean."""
     d = table.layout.num_features
-    centre = table.centre if config.intercept == "free" else np.zeros(d)
+    # In the precision in which it is taken from the features.
+    centre = table.centre.astype(table.layout.dtype).astype(np.float64)
+    centre = centre if config.intercept == "free" else np.zeros(d)
     direction, penalty = table.centre, np.full(d, l2)
     if config.intercept != "none":
         direction = np.append(direction, 1.0)
         penalty = np.append(penalty, l2 if config.intercept == "regularized" else 0.0)
     # Householder's reflection, that takes the direction to the first coordinate.
-    norm = np.linalg.norm(direction)
-    normal = direction / norm if norm > 0 else np.zeros_like(direction)
+    direction = direction / max(np.abs(direction).max(), np.finfo(np.float64).tiny)
+    normal = direction / max(np.linalg.norm(direction), np.finfo(np.float64).tiny)
     normal[0] += -1 if normal[0] < 0 else 1
     frame = Frame(centre, normal, 2 * normal / (normal @ normal), *_sums(table))
     return Problem(table, frame, penalty)
@@ -178,15 +182,8 @@ def _sampled(config: Config, problem: Problem, stop: Stop) -> tuple[Place, bool]
 def _certify(config: Config, problem: Problem, dtype: Any, journal: Journal) -> _Certified:
     """Rounded to the caller's dtype first, and both values in float64 for exactly what is returned: one more pass."""
     table, frame, penalty = problem
-    best, d = journal.best, table.layout.num_features
-    z = best.z if config.intercept == "free" else best.z - (frame.scaled @ best.z) * frame.normal
-    w = z[:d].astype(dtype)
-    b = np.asarray(0 if config.intercept == "none" else z[d] - w.astype(np.float64) @ frame.centre, dtype)
     size = table.layout.size
-    dual = np.zeros(len(table.sign), dtype)
-    for index, alpha in enumerate(best.alpha or []):
-        rows = slice(index * size, (index + 1) * size)
-        dual[rows] = np.where(table.sign[rows] > 0, *best.values.ratio) * np.asarray(alpha)
+    w, b, dual = _rounded(config, problem, dtype, journal)
     kind = Kind(config.squared, config.intercept, jnp.float64)
 
     def certify(index: int, block: Block) -> Any:
@@ -201,6 +198,27 @@ def _certify(config: Config, problem: Problem, dtype: Any, journal: Journal) -> 
     values = values_of(kind, penalty, point, sums)
     if not np.isfinite(values.primal):
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    # What lower precision believed of these is no longer needed.
-    journal.best = best._replace(values=best.values._replace(primal=values.primal, dual=values.dual))
+    # What rounding has spoilt is not taken: parameters of 0 have a value of 1, and a dual of 0 one of 0.
+    if values.primal > 1:
+        w, b, values = np.zeros_like(w), np.zeros_like(b), values._replace(primal=1.0)
+    if not values.dual >= 0:
+        dual, values = np.zeros_like(dual), values._replace(dual=0.0)
+    # Nor is what lower precision believed of them.
+    journal.best = journal.best._replace(values=journal.best.values._replace(primal=values.primal, dual=values.dual))
     return _Certified(w, b, dual[: table.num_rows], values)
+
+
+def _rounded(config: Config, problem: Problem, dtype: Any, journal: Journal) -> tuple[NDArray, NDArray, NDArray]:
+    """The best parameters and dual in the caller's dtype."""
+    (table, frame, _), best = problem, journal.best
+    d, size = table.layout.num_features, table.layout.size
+    z = best.z if config.intercept == "free" else best.z - (frame.scaled @ best.z) * frame.normal
+    w = z[:d].astype(dtype)
+    b = np.asarray(0 if config.intercept == "none" else z[d] - w.astype(np.float64) @ frame.centre, dtype)
+    dual = np.zeros(len(table.sign), dtype)
+    for index, alpha in enumerate(best.alpha or []):
+        rows = slice(index * size, (index + 1) * size)
+        dual[rows] = np.where(table.sign[rows] > 0, *best.values.ratio) * np.asarray(alpha)
+    if table.weight is not None:
+        dual[table.weight == 0] = 0
+    return w, b, dual

@@ -115,8 +115,9 @@ def sliced(function: Callable[..., Any], block: Block, rows: Any) -> Any:
 
 def program_of(kind: Kind, frame: Frame, block: Block) -> Program:
     """The program of a slice, without what belongs to all rows together."""
-    x, dtype = block.x, kind.dtype
-    features = (x - frame.centre.astype(x.dtype)[None, :]).astype(dtype).T
+    dtype = kind.dtype
+    wide = jnp.promote_types(block.x.dtype, dtype)
+    features = (block.x.astype(wide) - frame.centre.astype(wide)[None, :]).astype(dtype).T
     if kind.intercept != "none":
         features = jnp.concatenate([features, jnp.ones_like(features[:1])])
     if kind.intercept != "free":

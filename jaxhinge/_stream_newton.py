@@ -32,6 +32,8 @@ _FINE_GAP = 1e-3
 _FINE_TOL = 1e-5
 _DECREASE = 1e-4
 _SHORTEST = 1e-3
+# After so many steps that gained nothing only rounding is left.
+_PATIENCE = 3
 
 
 class Place(NamedTuple):
@@ -57,13 +59,16 @@ def descend(config: Config, problem: Problem, place: Place, stop: Stop, num_pass
     """Step until the certificate is within `tol`, or so many passes are made, or no step makes progress."""
     last = journal.passes + num_passes
     seen = _look(config, problem, place, stop, journal)
+    idle, least, gap = 0, np.inf, np.inf
     while not journal.is_over(stop) and journal.passes < last and np.isfinite(seen.decrement):
         width = _next_width(config, seen, stop.tol * abs(journal.best.values.primal))
         if width < seen.place.width:
             ahead = Place(seen.place.z + seen.direction, width)
-            seen = _look(config, problem, ahead, stop, journal)
+            seen, idle, least = _look(config, problem, ahead, stop, journal), 0, np.inf
             continue
-        found = _search_line(config, problem, seen, stop, journal)
+        idle = 0 if seen.decrement < least / 2 or journal.best.values.gap < 0.99 * gap else idle + 1
+        least, gap = min(least, seen.decrement), journal.best.values.gap
+        found = None if idle == _PATIENCE else _search_line(config, problem, seen, stop, journal)
         if found is None:
             break
         seen = found

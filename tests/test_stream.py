@@ -88,6 +88,20 @@ def test_float64_goes_further(mapped):
     assert {leaf.dtype for leaf in jax.tree.leaves(found[:5])} == {np.dtype(np.float64)}
 
 
+def test_a_row_without_weight_has_no_dual():
+    found = jh.solve([(X32, Y, WEIGHT)], **COARSE)
+    assert (found.dual[WEIGHT == 0] == 0).all()
+    assert (found.dual <= (WEIGHT / WEIGHT.sum()).astype(np.float32) * (1 + 1e-6)).all()
+
+
+def test_large_features_take_float64():
+    # A dual of float32 numbers cannot balance features of a million, and neither can features centred in float32.
+    x = 1e6 * X32 + np.float32(1e6)
+    found = jh.solve([(x, Y)], l2=1e-6, tol=1e-3, fit_intercept=True, loss="squared_hinge", as_numpy=True)
+    assert found.status == Status.CONVERGED
+    assert relative_gap(Machine(x, Y, 1e-6, squared=True), found) <= 1e-3
+
+
 def test_the_interior_point_takes_over(monkeypatch):
     # Separable with a margin, hardly regularised: at the solution no row is near the kink but a few on it.
     x = X32 + 0.3 * np.where(X32[:, :1] > 0, 1, -1).astype(np.float32)
