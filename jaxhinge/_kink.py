@@ -76,9 +76,8 @@ def _positive_part_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     z, subgradient, kink_tol = jax.lax.stop_gradient(primals)
-    slope = jnp.where(jnp.abs(z) <= kink_tol, subgradient, jnp.where(z > 0, 1.0, 0.0))
-    # Selected rather than added as 0 * z, which would turn an infinite z into NaN.
-    slope = jnp.where(jnp.isnan(z), z, slope)
+    # The sign of NaN is NaN, and so is its maximum with 0.
+    slope = jnp.where(jnp.abs(z) <= kink_tol, subgradient, jnp.maximum(jnp.sign(z), 0))
     return _positive_part(*primals), slope * tangents[0]
 
 
