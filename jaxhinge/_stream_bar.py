@@ -33,7 +33,7 @@ class Bar:
     def begin(self, num_blocks: int) -> None:
         """The first pass is over; it had so many blocks."""
         self._per_pass = num_blocks
-        self._expect(_STEPS)
+        self._expect(_STEPS * num_blocks)
 
     def tick(self) -> None:
         """A block has been worked on."""
@@ -42,7 +42,7 @@ class Bar:
             return
         if self._bar is None:
             # Without smoothing the time left follows from all blocks, those before the bar was drawn included.
-            self._bar = tqdm(unit="block", file=sys.stderr, bar_format=_FORMAT, smoothing=0)
+            self._bar = tqdm(unit="block", file=sys.stderr, bar_format=_FORMAT, smoothing=0, miniters=1)
             self._bar.start_t -= time.perf_counter() - self._began
         if self._bar.total != self._total:
             self._bar.total = self._total
@@ -55,15 +55,17 @@ class Bar:
         self._gaps.append(relative)
         self._text = f"step {steps}, gap {relative:.1e} of {self._tol:.0e}"
         falls = [later / earlier for earlier, later in zip(self._gaps, self._gaps[1:], strict=False)]
-        fall = min(max(math.prod(falls[-3:]) ** (1 / len(falls[-3:])), 0.05), 0.9) if falls else _FALL
-        missing = math.log(relative / max(self._tol, 1e-15)) / -math.log(fall)
-        self._expect(steps + max(0, math.ceil(missing)))
+        fall = min(max(math.prod(falls[-3:]) ** (1 / len(falls[-3:])), 0.05), 0.7) if falls else _FALL
+        missing = max(0.0, math.log(relative / max(self._tol, 1e-15)) / -math.log(fall))
+        # A step takes a pass, or three.
+        per_step = max(self._per_pass, (self._blocks - self._per_pass) / steps)
+        self._expect(math.ceil(missing) * per_step)
 
     def close(self) -> None:
         """Leave the line as it is."""
         if self._bar is not None:
             self._bar.close()
 
-    def _expect(self, steps: int) -> None:
-        # A pass before the steps, and one after them.
-        self._total = max(self._blocks, (steps + 1) * self._per_pass) + self._per_pass
+    def _expect(self, blocks: float) -> None:
+        # And a pass after the steps.
+        self._total = self._blocks + round(blocks) + self._per_pass

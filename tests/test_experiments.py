@@ -28,3 +28,13 @@ def test_the_kink_study(tmp_path):
     # A grid of multiples of 1/512 holds 1 whatever the precision; all other float32 runs agree in every bit.
     assert found["linear", "float32"]["on/off, SGD 1/16"].startswith("1 in ")
     assert found["network", "float32"]["runs that part"] == "0%"
+
+
+def test_rows_on_disk(tmp_path):
+    (row,) = table("out_of_core.py", "--rows", 3000, "--directory", tmp_path, "--out", tmp_path / "rows.png")
+    assert (tmp_path / "rows.png").stat().st_size > 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "rows.png"]
+    assert row["status"] == "CONVERGED"
+    # The gap of what came back, by NumPy and by the solver: both in float64, from float32 numbers.
+    assert float(row["by NumPy"]) <= 1e-3
+    assert abs(float(row["by NumPy"]) - float(row["gap"])) < 1e-5
