@@ -128,6 +128,7 @@ def test_kink_fractions_are_open_where_the_gradient_leaves_them_open():
         (lambda dw, db: dw, "bias_gradient_missing"),
         (lambda dw, db: (dw, None), "bias_gradient_missing"),
         (lambda dw, db: {"w": dw}, "bias_gradient_missing"),
+        (lambda dw, db: np.roll(dw, 1), "unknown"),
         (lambda dw, db: dw[None, :], "bias_gradient_missing+wrong_shape"),
         (lambda dw, db: (dw[None, :], db), "wrong_shape"),
         (lambda dw, db: (db, dw), "wrong_shape"),

@@ -107,6 +107,11 @@ def bias_summed(w, b, x, y):
     return dw, db * len(x)
 
 
+def no_bias_and_no_count(w, b, x, y):
+    """The first loop of the course without its second line, for weights alone."""
+    return vectorised(without_the_count)(w, np.zeros_like(b), x, y)[0]
+
+
 FUNCTIONS = [
     ("loop", course_notes, WESTON_WATKINS, "none"),
     ("matrix", vectorised(at_least=True), WESTON_WATKINS, "none"),
@@ -131,6 +136,12 @@ FUNCTIONS = [
     ("no label", largest_rival(label=False), CRAMMER_SINGER, "label_count_forgotten"),
     ("every rival", course_notes, CRAMMER_SINGER, "weston_watkins"),
     ("two", vectorised(divisor=lambda x: 1, l2=0.0), WESTON_WATKINS, "not_averaged+regularizer_missing"),
+    (
+        "weights alone",
+        no_bias_and_no_count,
+        WESTON_WATKINS,
+        "bias_gradient_missing+bias_missing_from_margin+label_count_forgotten",
+    ),
     ("zeros", lambda w, b, x, y: (0 * w, 0 * b), WESTON_WATKINS, "unknown"),
     ("classes swapped", lambda *a: tuple(g[..., ::-1] for g in course_notes(*a)), CRAMMER_SINGER, "unknown"),
 ]

@@ -153,7 +153,8 @@ class Examination:
             causes |= set(explanation.causes)
         if not causes and any(item.returned.trouble == "raised" and item.probe.own_data for item in self.evidence):
             causes = {"raised"}
-        if not causes and explanation is None:
+        # That no bias came back is said anyway; as a cause it would claim that the weights are right.
+        if explanation is None and causes <= {"bias_gradient_missing"}:
             causes = {"unknown"}
         return sorted(causes)
 

@@ -88,6 +88,7 @@ class Search:
         if reading == "as_given":
             yield pairs(self._plain_for_pairs()), False
             yield self._fitted_pairs(), True
+            yield self._without_bias(), False
 
     def fit(self, alteration: Alteration, reading: Reading) -> Explanation | None:
         """The explanation by this mistake, if every probe agrees."""
@@ -148,6 +149,15 @@ class Search:
         unexpected = [single for single in self._fitted() if len(single.causes) == 1]
         joined = (fitted.joined(single) for fitted in unexpected for single in self._plain_for_pairs())
         return [pair for pair in joined if pair is not None]
+
+    def _without_bias(self) -> list[Alteration]:
+        """Where no bias came back and none is read, which is one decision of the author, whatever else is wrong."""
+        if any("bias_gradient_missing" not in item.returned.trouble for item in self.evidence):
+            return []
+        causes = ("bias_gradient_missing", "bias_missing_from_margin")
+        folded = Alteration(causes, {"bias": "zero", "margin_bias": 0.0})
+        joined = (folded.joined(single) for single in self._plain_for_pairs())
+        return [found for found in joined if found is not None]
 
     def _strength(self, recipe: Recipe, reading: Reading) -> float | None:
         """The factor of `w` that the largest `w` among points off the kink asks for."""
