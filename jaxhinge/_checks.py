@@ -270,7 +270,10 @@ def check_binary_targets(
         if np.isin(found, (0, 1)).all():
             advice = f" Labels 0 and 1 become targets with 2 * {name} - 1."
         elif len(found) > 2:
-            advice = " For several classes use a multiclass loss_fn, for real targets a regression loss_fn."
+            advice = (
+                " For several classes there are multiclass loss_fn and solve_multiclass, for real targets "
+                "regression loss_fn and solve_regression."
+            )
         raise ValueError(f"{name} must be -1 and +1; got {_some(found)}.{advice}")
     if len(found) < 2:
         raise ValueError(

@@ -243,7 +243,8 @@ def _gap(
     if loss_fn not in names or loss_options.get("margin", 1.0) != 1.0 or not l2 > 0:
         raise ValueError(
             "There is a certificate for l2 > 0 and loss_fn=losses.hinge_loss or losses.squared_hinge_loss with margin "
-            f"1; this fit had l2={l2} and {loss_fn}, options {loss_options}. history.loss says what it reached."
+            f"1; this fit had l2={l2}, loss_fn={getattr(loss_fn, '__name__', loss_fn)}, options {loss_options}. "
+            "history.loss says what it reached; solve_multiclass, solve_regression and solve_quantile certify others."
         )
     intercept: Any = "regularized" if regularize_bias else True
     gap = duality_gap(params, x, y, l2=l2, sample_weight=sample_weight, fit_intercept=intercept, loss=names[loss_fn])

@@ -346,7 +346,7 @@ def test_bad_targets() -> None:
     refuse(ValueError, r"Convert: numpy.where\(y, 1, -1\)", y=Y > 0)
     refuse(ValueError, "one class only: 1", y=np.ones(N))
     refuse(ValueError, "one class only", sample_weight=(Y > 0).astype(float))
-    refuse(ValueError, "For several classes use a multiclass loss_fn", y=np.arange(N))
+    refuse(ValueError, "For several classes there are multiclass loss_fn and solve_multiclass", y=np.arange(N))
     refuse(ValueError, r"y has NaN or infinity in 1 of 40 places", y=with_nan(Y))
     refuse(ValueError, r"Drop the last axis: y\[:, 0\]", y=Y[:, None])
     refuse(ValueError, r"y has shape \(39,\), but x has 40 rows", y=Y[:-1])
