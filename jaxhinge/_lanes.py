@@ -22,6 +22,8 @@ _ROWS_AT_ONCE = 65_536
 _ONE_PROGRAM = threading.Lock()
 # Numbers of 4 bytes that a lane keeps for each row, about: the interior point, a direction, and what they are made of.
 _NUMBERS_PER_ROW = 60
+# And matrices of as many rows and columns as there are features, or rows where these are fewer.
+_MATRICES = 5
 
 
 class Shared(NamedTuple):
@@ -59,7 +61,7 @@ def share(x: Any, weight: NDArray) -> Shared:
 def lanes_at_once(count: int, size: int, num_features: int, itemsize: int, memory_budget: float) -> int:
     """How many of `count` lanes to solve at once, in chunks of equal size."""
     shared = size * num_features * (itemsize + 16)
-    each = 4 * _NUMBERS_PER_ROW * size
+    each = 4 * (_NUMBERS_PER_ROW * size + _MATRICES * min(size, num_features + 1) ** 2)
     if shared + each > memory_budget:
         raise ValueError(
             f"memory_budget is {memory_budget / 1e9:.3g} GB, but one problem of {size} rows and {num_features} "

@@ -12,6 +12,7 @@ from svm_references import Machine, primal_value, relative_gap
 
 import jaxhinge as jh
 from jaxhinge._folds import make_folds
+from jaxhinge._lanes import lanes_at_once
 from jaxhinge._scores import METRICS
 from jaxhinge._sweep import chosen_strength
 
@@ -197,6 +198,14 @@ def test_a_small_budget_solves_fewer_at_once_and_the_same():
     small = jh.sweep(X, Y, l2=L2[:1], folds=FOLDS, memory_budget=40_000, tol=1e-8, as_numpy=True)
     large = jh.sweep(X, Y, l2=L2[:1], folds=FOLDS, tol=1e-8, as_numpy=True)
     np.testing.assert_allclose(small.params.w, large.params.w, atol=1e-5)
+
+
+def test_the_budget_counts_what_grows_with_the_square_of_the_features():
+    # 60 lanes, each with matrices of 4 * 700^2 bytes: 118 MB for one of each.
+    assert lanes_at_once(60, 1024, 700, 4, memory_budget=118e6) < 60
+    assert lanes_at_once(60, 1024, 7, 4, memory_budget=118e6) == 60
+    with pytest.raises(ValueError, match="one problem of 2048 rows and 1500 features needs about"):
+        lanes_at_once(60, 2048, 1500, 4, memory_budget=70e6)
 
 
 def test_a_path_is_the_solutions_at_its_points():
