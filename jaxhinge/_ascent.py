@@ -36,35 +36,43 @@ class _Momentum(NamedTuple):
     bias: jax.Array
 
 
-def ascend(
-    program: Program, best: Certified, tol: jax.Array, max_steps: jax.Array, dtype: DTypeLike
-) -> tuple[Certified, jax.Array]:
-    """Ascend from `best.alpha`, products in `dtype`, until the certificate is within `tol`.
+class Ascent(NamedTuple):
+    """The state of the loop: where the ascents are, the best certificate, and the steps made."""
 
-    Also the steps made, each of them ten ascents and a certificate.
+    momentum: _Momentum
+    best: Certified
+    steps: jax.Array
+
+
+def start(best: Certified, dtype: DTypeLike) -> Ascent:
+    """At rest, at `best.alpha`."""
+    alpha = best.alpha.astype(dtype)
+    # Numbers that vary over the axes of a `shard_map` as the data do.
+    zero = 0 * jnp.isnan(best.primal)
+    return Ascent(_Momentum(alpha, alpha, 1 + zero.astype(dtype), zero.astype(dtype)), best, zero.astype(jnp.int32))
+
+
+def ascend(program: Program, ascent: Ascent, tol: jax.Array, max_steps: jax.Array) -> Ascent:
+    """Ascend, products in the precision of the momentum, until the certificate is within `tol`.
+
+    A step is ten ascents and a certificate.
     """
-    low = program.astype(dtype)
+    low = program.astype(ascent.momentum.alpha.dtype)
     lipschitz = _LIPSCHITZ_MARGIN * _largest_eigenvalue(low)
     if program.squared:
         lipschitz += 1 / (2 * jnp.min(low.c))
 
-    def unfinished(state: tuple[_Momentum, Certified, jax.Array]) -> jax.Array:
-        _, found, steps = state
-        return (steps < max_steps) & ~within(program, found, tol)
+    def unfinished(ascent: Ascent) -> jax.Array:
+        return (ascent.steps < max_steps) & ~within(program, ascent.best, tol)
 
-    def block(state: tuple[_Momentum, Certified, jax.Array]) -> tuple[_Momentum, Certified, jax.Array]:
-        momentum, found, steps = state
+    def block(ascent: Ascent) -> Ascent:
+        momentum, best, steps = ascent
         momentum = jax.lax.fori_loop(0, _ASCENTS_PER_STEP, lambda _, m: _ascent_step(low, m, lipschitz), momentum)
         alpha = momentum.alpha.astype(best.alpha.dtype)
         z = _primal_of(program, alpha, momentum.bias.astype(alpha.dtype))
-        return momentum, better(found, _stretched(program, z, alpha)), steps + 1
+        return Ascent(momentum, better(best, _stretched(program, z, alpha)), steps + 1)
 
-    alpha = best.alpha.astype(dtype)
-    # Numbers that vary over the axes of a `shard_map` as the data do.
-    zero = 0 * jnp.isnan(best.primal)
-    start = _Momentum(alpha, alpha, 1 + zero.astype(dtype), zero.astype(dtype))
-    _, best, steps = jax.lax.while_loop(unfinished, block, (start, best, zero.astype(jnp.int32)))
-    return best, steps
+    return jax.lax.while_loop(unfinished, block, ascent)
 
 
 def _stretched(program: Program, z: jax.Array, alpha: jax.Array) -> Certified:

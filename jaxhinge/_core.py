@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxhinge import _ascent, _interior_point, _newton
+from jaxhinge._ascent import Ascent
 from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value, within
 from jaxhinge._interior_point import Progress, choose
 from jaxhinge._precision import eps, tiny
@@ -18,7 +19,7 @@ from jaxhinge._rows import Answer, Config, Rows, Start, Status, build
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
 _MANY_FEATURES = 1000
-_ASCENT_STEPS = 30
+ASCENT_STEPS = 30
 # Below, one more corrector costs more than the step it saves.
 _NARROW = 128
 # Complementarity, of the objective, below which float32 holds nothing more.
@@ -48,20 +49,20 @@ class Task(NamedTuple):
 
 def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
-    task = _task(config, rows)
-    return _finish(config, rows, task, _solved(config, task.program, _given(task, start), tol, max_steps), tol)
+    task = task_of(config, rows)
+    return finish(config, rows, task, _solved(config, task.program, given_start(task, start), tol, max_steps), tol)
 
 
 def solve_quickly(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """The first half of `solve_rows`: what float32 can do, which may be something for the other half to start from."""
-    task = _task(config, rows)
-    return _finish(config, rows, task, _quickly(config, task.program, _given(task, start), tol, max_steps), tol)
+    task = task_of(config, rows)
+    return finish(config, rows, task, _quickly(config, task.program, given_start(task, start), tol, max_steps), tol)
 
 
 def solve_thoroughly(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """The other half of `solve_rows`."""
-    task = _task(config, rows)
-    return _finish(config, rows, task, _thoroughly(config, task.program, _given(task, start), tol, max_steps), tol)
+    task = task_of(config, rows)
+    return finish(config, rows, task, _thoroughly(config, task.program, given_start(task, start), tol, max_steps), tol)
 
 
 def gap_of_rows(
@@ -77,14 +78,15 @@ def gap_of_rows(
     primal = primal_value(program, z, violations)
     best = certify(program, z, start.dual)
     if improve:
-        turned = _task(config, rows).program
+        turned = task_of(config, rows).program
         zeros = certify(turned, jnp.zeros_like(z), jnp.zeros_like(start.dual))
         best = _solved(config, turned, _unsolved(zeros), tol, max_steps).best
     gap = primal - best.dual
     return jnp.where(rows.valid, gap, jnp.full_like(gap, jnp.nan))
 
 
-def _task(config: Config, rows: Rows) -> Task:
+def task_of(config: Config, rows: Rows) -> Task:
+    """The rows as a program, turned where there is no free bias."""
     program, centre = build(config, rows)
     p, n = program.rows.shape
     if program.free_bias or p > n:
@@ -121,7 +123,7 @@ def cold_progress(program: Program) -> Progress:
     return _interior_point.start(program, jnp.zeros_like(program.penalty), _unit_of_margin(program))
 
 
-def _given(task: Task, start: Start) -> Found:
+def given_start(task: Task, start: Start) -> Found:
     """The start, certified, or 0 where there is none."""
     # A start that is not finite, from a solve that was refused, is no start.
     usable = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
@@ -144,16 +146,36 @@ def _solved(config: Config, program: Program, found: Found, tol: jax.Array, max_
 def _quickly(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
     """What float32 can do: exact enough until the gap is small."""
     p, n = program.rows.shape
-    if config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES)):
-        limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, _ASCENT_STEPS)
-        best, steps = _ascent.ascend(program, found.best, tol, limit, jnp.float32)
-        found = Found(best, found.steps + steps, steps >= max_steps, found.warm)
+    if ascends(config, program):
+        limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, ASCENT_STEPS)
+        ascent = _ascent.ascend(program, _ascent.start(found.best, jnp.float32), tol, limit)
+        found = ascended(found, ascent, max_steps)
     if config.method == "ascent" or p > n:
         return found
     low = program.astype(jnp.float32)
-    progress = _on_central_path(low, found.best.astype(jnp.float32), found.warm, found.steps)
-    system = _newton.by_features(low)
-    progress = _interior_point.run(low, progress, system, tol, max_steps, _num_correctors(p), _QUICK_FLOOR)
+    progress = quick_steps(low, on_central_path(low, found), tol, max_steps)
+    return joined(program, found, progress, max_steps)
+
+
+def ascends(config: Config, program: Program) -> bool:
+    """Whether a solve begins with ascents."""
+    p, n = program.rows.shape
+    return config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES))
+
+
+def ascended(found: Found, ascent: Ascent, max_steps: jax.Array) -> Found:
+    """What is found after ascents from it."""
+    return Found(ascent.best, found.steps + ascent.steps, ascent.steps >= max_steps, found.warm)
+
+
+def quick_steps(low: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
+    """Interior point steps of a program in float32."""
+    system, correctors = _newton.by_features(low), _num_correctors(low.rows.shape[0])
+    return _interior_point.run(low, progress, system, tol, max_steps, correctors, _QUICK_FLOOR)
+
+
+def joined(program: Program, found: Found, progress: Progress, max_steps: jax.Array) -> Found:
+    """The better of what was found and what lower precision believes that it has reached."""
     reached = certify(program, *(leaf.astype(program.rows.dtype) for leaf in progress.best[:2]))
     return Found(better(found.best, reached), progress.steps, progress.steps >= max_steps, found.warm)
 
@@ -165,18 +187,13 @@ def _thoroughly(config: Config, program: Program, found: Found, tol: jax.Array, 
     p, n = program.rows.shape
 
     def attempts(found: Found) -> Found:
-        cold = cold_progress(program)
-        system = _newton.by_rows(program) if p > n else _newton.by_features(program)
+        cold, run = cold_progress(program), thorough_steps(program)
 
         # The attempts share one compiled step, and the counter of a loop stays whole under vmap.
         def attempt(number: jax.Array, progress: Progress) -> Progress:
-            again = number > 0
-            point, left = choose(again, (cold.point, cold.left), (progress.point, progress.left))
-            progress = progress._replace(point=point, left=left, idle=0 * progress.idle)
-            return _interior_point.run(program, progress, system, tol, max_steps, _num_correctors(p))
+            return run(once_more(progress, choose(number > 0, cold, progress)), tol, max_steps)
 
-        progress = _on_central_path(program, found.best, found.warm, found.steps)
-        progress = jax.lax.fori_loop(0, 2, attempt, progress)
+        progress = jax.lax.fori_loop(0, 2, attempt, on_central_path(program, found))
         return Found(progress.best, progress.steps, progress.steps >= max_steps, found.warm)
 
     if p <= n:
@@ -185,12 +202,29 @@ def _thoroughly(config: Config, program: Program, found: Found, tol: jax.Array, 
     return jax.lax.cond(within(program, found.best, tol), lambda found: found, attempts, found)  # type: ignore[no-any-return]
 
 
-def _on_central_path(program: Program, given: Certified, warm: jax.Array, steps: jax.Array) -> Progress:
-    """Progress from the central point above what is given: no nearer to the end of the path than the gap there."""
+def thorough_steps(program: Program) -> Callable[[Progress, jax.Array, jax.Array], Progress]:
+    """Interior point steps in the precision of the program, as a function `(progress, tol, max_steps)`."""
+    p, n = program.rows.shape
+    system = _newton.by_rows(program) if p > n else _newton.by_features(program)
+
+    def run(progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
+        return _interior_point.run(program, progress, system, tol, max_steps, _num_correctors(p))
+
+    return run
+
+
+def once_more(progress: Progress, place: Progress) -> Progress:
+    """What was reached and the steps made, to go on from another place."""
+    return progress._replace(point=place.point, left=place.left, idle=0 * progress.idle)
+
+
+def on_central_path(program: Program, found: Found) -> Progress:
+    """Progress from the central point above what is found: no nearer to the end of the path than the gap there."""
+    given = found.best.astype(program.rows.dtype)
     closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(given.primal.dtype))
-    closeness = jnp.where(warm, jnp.minimum(jnp.maximum(closeness, _CLOSEST), 1), 1)
+    closeness = jnp.where(found.warm, jnp.minimum(jnp.maximum(closeness, _CLOSEST), 1), 1)
     progress = _interior_point.start(program, given.z, closeness * _unit_of_margin(program))
-    return progress._replace(best=better(progress.best, given), steps=progress.steps + steps)
+    return progress._replace(best=better(progress.best, given), steps=progress.steps + found.steps)
 
 
 def _num_correctors(p: int) -> int:
@@ -208,7 +242,7 @@ def _unit_of_margin(program: Program) -> jax.Array:
     return jnp.where(unit > 0, unit, 1)
 
 
-def _finish(config: Config, rows: Rows, task: Task, found: Found, tol: jax.Array) -> Answer:
+def finish(config: Config, rows: Rows, task: Task, found: Found, tol: jax.Array) -> Answer:
     """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
     program, best = task.program, found.best
     params, primal = _rounded(config, task, best.z)

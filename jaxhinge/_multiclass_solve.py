@@ -20,6 +20,7 @@ from jaxhinge._precision import in_float64
 from jaxhinge._problem import caller_dtype, config_of, is_traced, padded, padded_size
 from jaxhinge._rows import Answer, Status
 from jaxhinge._solve import Solution, SolverOptions
+from jaxhinge._waiting import computed
 
 MulticlassLoss = Literal["crammer_singer", "weston_watkins", "one_vs_rest"]
 _LOSSES = ("crammer_singer", "weston_watkins", "one_vs_rest")
@@ -183,9 +184,9 @@ def _solve_padded(config: Config, rows: Rows, start: Start, tol: np.float64, max
     """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
     with jax.enable_x64(True):
         rows = jax.device_put(rows)
-        answer, progress = _compiled(solve_quickly, config)(rows, start, tol, max_steps)
+        answer, progress = computed(_compiled(solve_quickly, config)(rows, start, tol, max_steps))
         if answer.status in (Status.STALLED, Status.STEP_LIMIT) and progress.steps < max_steps:
-            answer = _compiled(solve_thoroughly, config)(rows, progress, tol, max_steps)
+            answer = computed(_compiled(solve_thoroughly, config)(rows, progress, tol, max_steps))
         return jax.tree.map(np.asarray, answer)  # type: ignore[no-any-return]
 
 

@@ -14,7 +14,8 @@ from jaxhinge import _checks
 from jaxhinge._objective import LinearParams
 from jaxhinge._problem import binary_problem, caller_dtype, config_of, weighed_and_padded
 from jaxhinge._rows import Answer, Start
-from jaxhinge._solve import Loss, solve_padded
+from jaxhinge._solve import Loss
+from jaxhinge._solve_padded import solve_padded
 from jaxhinge._sweep import checked_strengths
 
 

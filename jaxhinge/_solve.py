@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,11 +13,9 @@ from jax.typing import ArrayLike
 
 from jaxhinge import _checks
 from jaxhinge._blocks import is_mapped
-from jaxhinge._core import solve_quickly, solve_thoroughly
 from jaxhinge._implicit import differentiable
 from jaxhinge._mesh import explicit_mesh, with_automatic_axes
 from jaxhinge._objective import LinearParams
-from jaxhinge._precision import in_float64
 from jaxhinge._problem import (
     Problem,
     binary_problem,
@@ -29,9 +26,11 @@ from jaxhinge._problem import (
     weighed,
     weighed_and_padded,
 )
-from jaxhinge._rows import Answer, Config, Method, Rows, Start, Status
+from jaxhinge._rows import Answer, Config, Method, Start, Status
+from jaxhinge._solve_padded import solve_padded
 from jaxhinge._solve_spread import is_spread, solve_spread
-from jaxhinge._stream import OnInterrupt, StreamOptions, solve_stream
+from jaxhinge._stream import StreamOptions, solve_stream
+from jaxhinge._waiting import OnInterrupt, check_on_interrupt
 
 Loss = Literal["hinge", "squared_hinge"]
 
@@ -65,6 +64,7 @@ class SolverOptions(NamedTuple):
     max_steps: ArrayLike
     init: Solution | None
     as_numpy: bool
+    on_interrupt: OnInterrupt = "raise"
 
 
 def solve(
@@ -129,8 +129,11 @@ def solve(
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar of streamed rows, with step, gap and the time left; None draws one on a
         terminal where the solve takes more than two seconds.
-      on_interrupt: What Ctrl-C does while rows are streamed: "raise" KeyboardInterrupt, or "return" what was reached,
-        with the status STEP_LIMIT, after one more pass that certifies it. The first pass has nothing to return yet.
+      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt at once (of rows in memory, the program that is running
+        ends in the background, and Python waits for it when it exits), or "return" what was reached, certified, with
+        the status STEP_LIMIT. Then steps are made half a second at a time, or one by one. While something compiles
+        Ctrl-C is not heard; while rows are read for the first time there is nothing to return. Host only, and "return"
+        is not for rows on a mesh.
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64). `gap` holds for the rounded `params`.
@@ -160,15 +163,19 @@ def solve(
     True
     """
     config = config_of(loss, fit_intercept, method)
-    options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
+    options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy), check_on_interrupt(on_interrupt))
     traced = is_traced(x, y, l2, sample_weight, options)
     if y is None or (is_mapped(x) and not traced):
-        return _solve_streamed(config, options, x, y, l2, sample_weight, progress, on_interrupt, traced)
-    if progress or on_interrupt != "raise":
-        name = "progress=True" if progress else f"on_interrupt={on_interrupt!r}"
+        return _solve_streamed(config, options, x, y, l2, sample_weight, progress, traced)
+    if progress:
         raise ValueError(
-            f"{name} is for rows that are streamed (a memory-mapped x, or blocks without y): rows in memory are solved "
-            "in one call of compiled code. Leave it out."
+            "progress=True is for rows that are streamed (a memory-mapped x, or blocks without y): rows in memory are "
+            "solved in one call of compiled code. Leave it out."
+        )
+    if on_interrupt == "return" and (traced or is_spread(x)):
+        raise ValueError(
+            'on_interrupt="return" is for the host and one device: leave it out under jit and vmap, and for rows on a '
+            "mesh."
         )
     if not traced and is_spread(x):
         given = None if init is None else (init.params, init.dual)
@@ -190,7 +197,6 @@ def _solve_streamed(
     l2: Any,
     sample_weight: Any,
     progress: Any,
-    on_interrupt: Any,
     traced: bool,
 ) -> Solution:
     """The solution of rows that are read block by block, and what cannot be asked of it."""
@@ -204,7 +210,7 @@ def _solve_streamed(
     if config.method == "ascent":
         raise ValueError('method="ascent" needs all rows in memory. For streamed rows, leave it at "auto".')
     answer = solve_stream(config, x, y, l2, sample_weight, StreamOptions(
-        options.tol, options.max_steps, options.as_numpy, progress, on_interrupt,
+        options.tol, options.max_steps, options.as_numpy, progress, options.on_interrupt,
     ))  # fmt: skip
     return _solution(answer if options.as_numpy else jax.device_put(answer))
 
@@ -242,33 +248,13 @@ def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Sol
     rows = weighed_and_padded(problem)
     start = _start(options.init, problem.x.shape, np, np.float64)
     start = start._replace(dual=padded(start.dual, len(rows.c)))
-    answer = solve_padded(replace(config, dtype=dtype), rows, start, np.float64(tol), np.int32(max_steps))
+    config = replace(config, dtype=dtype)
+    answer = solve_padded(config, rows, start, np.float64(tol), np.int32(max_steps), options.on_interrupt)
     if answer.status == Status.REFUSED:
         _checks.check_finite("x", problem.x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
     answer = answer._replace(dual=answer.dual[: len(problem.x)])
     return _solution(answer if options.as_numpy else jax.device_put(answer))
-
-
-def solve_padded(config: Config, rows: Rows, start: Start, tol: np.float64, max_steps: np.int32) -> Answer:
-    """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
-    with jax.enable_x64(True):
-        rows = jax.device_put(rows)
-        answer = jax.tree.map(np.asarray, _compiled(solve_quickly, config)(rows, start, tol, max_steps))
-        if answer.status != Status.STALLED:
-            return answer  # type: ignore[no-any-return]
-        left = np.int32(max_steps - answer.steps)
-        w, b, dual = (leaf.astype(np.float64) for leaf in (answer.w, answer.b, answer.dual))
-        start = Start(w, b, dual, np.asarray(True))
-        again = jax.tree.map(np.asarray, _compiled(solve_thoroughly, config)(rows, start, tol, left))
-    # Rounding may have spoilt the better one.
-    found = again if again.gap <= answer.gap else answer
-    return found._replace(steps=answer.steps + again.steps, status=again.status)  # type: ignore[no-any-return]
-
-
-@lru_cache
-def _compiled(solver: Any, config: Config) -> Any:
-    return jax.jit(in_float64(partial(solver, config), config.dtype))
 
 
 def _start(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any) -> Start:

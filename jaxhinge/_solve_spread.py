@@ -21,6 +21,7 @@ from jaxhinge._core import solve_rows
 from jaxhinge._precision import in_float64
 from jaxhinge._problem import NDArray, host_l2
 from jaxhinge._rows import Answer, Config, Rows, Start, Status
+from jaxhinge._waiting import computed
 
 
 class Layout(NamedTuple):
@@ -87,7 +88,7 @@ def solve_spread(
         rows, found = _weighed(layout)(x, y, weight, np.float64(host_l2(l2)))
         _check_values(found)
         start = _started(layout)(_given(init, x, layout), rows)
-        answer: Answer = _compiled(config, layout)(rows, start, np.float64(tol), np.int32(max_steps))
+        answer: Answer = computed(_compiled(config, layout)(rows, start, np.float64(tol), np.int32(max_steps)))
     if int(answer.status) == Status.REFUSED:
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
     return jax.tree.map(on_host, answer) if as_numpy else answer
