@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxhinge._stream_newton import Place, descend
 from jaxhinge._stream_passes import Journal, Problem, Stop, Values, nothing, one_pass, values_of, within
 from jaxhinge._stream_rows import NDArray, pieces_of
 from jaxhinge._stream_table import Table, survey
+from jaxhinge._waiting import OnInterrupt
 
 # Newton's method takes so many passes at most before the interior point is tried: from 0, and from a sample's solution.
 _COLD_PASSES = 30
@@ -38,9 +39,6 @@ _SAMPLE_TOL = 1e-4
 _QUICK_FLOOR = 1e-7
 _QUICK_GAP = 1e-4
 _CLOSEST = 1e-3
-
-
-OnInterrupt = Literal["raise", "return"]
 
 
 class StreamOptions(NamedTuple):
@@ -84,8 +82,6 @@ def solve_stream(config: Config, x: Any, y: Any, l2: Any, sample_weight: Any, op
 
 def _stop_of(options: StreamOptions) -> Stop:
     """When to stop, all options checked."""
-    if options.on_interrupt not in ("raise", "return"):
-        raise ValueError(f'on_interrupt must be "raise" or "return"; got {options.on_interrupt!r}.')
     if options.progress is not None:
         _checks.flag("progress", options.progress)
     given = _checks.host_array("max_steps", options.max_steps)
@@ -120,7 +116,7 @@ def _sums(table: Table) -> tuple[np.float64, np.float64, np.float64]:
 
 
 def _solve(
-    config: Config, problem: Problem, stop: Stop, dtype: Any, bar: Bar, on_interrupt: str
+    config: Config, problem: Problem, stop: Stop, dtype: Any, bar: Bar, on_interrupt: OnInterrupt
 ) -> tuple[_Certified, Status, int]:
     """What was found, what to call it where it is not within `tol`, and the number of steps."""
     journal = Journal(nothing(problem), bar)

@@ -88,6 +88,14 @@ def test_float64_goes_further(mapped):
     assert {leaf.dtype for leaf in jax.tree.leaves(found[:5])} == {np.dtype(np.float64)}
 
 
+def test_other_numbers_and_other_rows_do_not_compile_again(compilations):
+    jh.solve([(X32, Y)], **COARSE)
+    with compilations() as names:
+        jh.solve([(X32[:1200], Y[:1200])], l2=0.02, tol=2e-3, max_steps=50)
+        jh.solve([(X32, Y), (X32, Y)], l2=0.03, tol=1e-3)
+    assert names == []
+
+
 def test_a_row_without_weight_has_no_dual():
     found = jh.solve([(X32, Y, WEIGHT)], **COARSE)
     assert (found.dual[WEIGHT == 0] == 0).all()
@@ -224,7 +232,6 @@ def test_what_cannot_be_asked():
     refuse(TypeError, "progress must be", blocks(1300), progress="yes")
     refuse(ValueError, "init is for rows in memory", blocks(1300), init=whole())
     refuse(ValueError, 'method="ascent" needs all rows in memory', blocks(1300), method="ascent")
-    refuse(ValueError, "progress=True is for rows that are streamed", X32, Y, progress=True)
     refuse(ValueError, "progress=True is for rows that are streamed", X32, Y, progress=True)
     with pytest.raises(TypeError, match="something is traced"):
         jax.jit(lambda l2: jh.solve(blocks(1300), l2=l2).gap)(0.1)
