@@ -90,7 +90,8 @@ class Batches(NamedTuple):
         factor, shift = deal
         mixed = (places % n * factor % n + shift) % n
         # Else XLA works each row number out again for every feature that it takes from the row.
-        return jax.lax.optimization_barrier(shuffled[:, mixed.astype(jnp.int32)]), places < n
+        rows = jax.lax.optimization_barrier(shuffled[:, mixed.astype(jnp.int32)])  # type: ignore[no-untyped-call]
+        return rows, places < n
 
     def step(
         self, step: Step[State], state: State, rows: jax.Array, real: jax.Array, options: dict[str, Any]

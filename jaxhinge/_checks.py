@@ -195,6 +195,18 @@ def integer(name: str, value: Any) -> int:
     raise TypeError(f"{name} must be a Python integer, known before tracing; got {value!r}.")
 
 
+def random_key(name: str, value: Any) -> Any:
+    """A single JAX key, also of the older kind that is two numbers."""
+    try:
+        jax.eval_shape(jax.random.bits, value)
+    except (TypeError, ValueError) as error:
+        shape = f" of shape {jnp.shape(value)}" if isinstance(value, jax.Array) else ""
+        raise TypeError(
+            f"{name} must be a JAX key, such as jax.random.key(0); got {type(value).__name__}{shape}."
+        ) from error
+    return value
+
+
 def host_array(name: str, value: Any) -> np.ndarray[Any, Any]:
     """The NumPy array of a list, a data frame or a JAX array; a traced array has no values to check."""
     if isinstance(value, jax.core.Tracer):

@@ -178,7 +178,7 @@ def fit(
     value = (optimizer, loss_fn, loss_options)
     problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
     problem = problem._replace(
-        key=jax.random.key(0) if key is None else key,
+        key=jax.random.key(0) if key is None else _checks.random_key("key", key),
         epochs=_checks.host_integer("epochs", epochs, at_least=1),
         average_from=0 if average_from is None else _average_from(average_from, epochs),
         tol=-1.0 if tol is None else _tolerance(tol),

@@ -115,7 +115,8 @@ def mapped_source(
     # Features of the same length and dtype stand for these, which are read and checked later.
     like = np.broadcast_to(np.zeros((), x.dtype), (len(x), 1))
     problem, classes = fit_problem(like, y, options.l2, options.loss_fn, options.num_classes, sample_weight)
-    return shuffled_rows(x, problem.y, problem.weight, size, jax.random.key(0) if key is None else key), classes
+    key = jax.random.key(0) if key is None else _checks.random_key("key", key)
+    return shuffled_rows(x, problem.y, problem.weight, size, key), classes
 
 
 def fit_stream(source: Source, options: Options) -> Outcome:

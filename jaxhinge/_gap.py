@@ -99,7 +99,9 @@ def duality_gap(
         gap_64 = float(core(rows, start, np.float64(_TIGHT), np.int32(_STEPS)))
     if np.isnan(gap_64):
         _checks.check_finite("x", problem.x)
-    return jnp.asarray(gap_64, caller_dtype(problem.x))
+    # A bound beyond the caller's dtype is infinite there.
+    with np.errstate(over="ignore"):
+        return jnp.asarray(gap_64, caller_dtype(problem.x))
 
 
 @lru_cache

@@ -211,10 +211,7 @@ def train(
     init, step = make_train_step(optimizer, objective)
     options = options if l2 is None else {"l2": l2, **options}
 
-    try:
-        shuffled = batches.shuffle(key)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {type(key).__name__}.") from error
+    shuffled = batches.shuffle(_checks.random_key("key", key))
 
     def body(carry: tuple[TrainState, Any], index: jax.Array) -> tuple[Any, Metrics]:
         state, mean = carry

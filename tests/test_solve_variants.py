@@ -119,6 +119,8 @@ def test_the_gap_of_any_parameters_bounds_their_excess():
         accuracy = 1e-6 * max(1.0, float(excess))
         assert gap == pytest.approx(excess, abs=accuracy)
         assert float(traced(params)) == pytest.approx(gap, abs=2 * accuracy)
+    # Beyond float32, which is the dtype of the answer, a bound is infinite.
+    assert jh.duality_gap((np.full(D, 1e30), 0.0), 1e30 * X, CLASSES, l2=l2, sample_weight=WEIGHT) == np.inf
     given = jh.duality_gap(best.params, X, CLASSES, l2=l2, sample_weight=WEIGHT, dual=np.zeros(N))
     assert float(given) == pytest.approx(float(best.primal_value), rel=1e-6)
 

@@ -298,6 +298,11 @@ def test_bad_input_is_refused_while_tracing() -> None:
         jh.train(params, X, Y[:, None], **options)
     with pytest.raises(ValueError, match="no rows"):
         jh.train(params, X[:0], Y[:0], **options)
+    for key in (0, (1.0, 2.0, 3.0), jax.random.split(KEY)):
+        with pytest.raises(TypeError, match="key must be a JAX key"):
+            jh.train(params, X, Y, **{**options, "key": key})
+        with pytest.raises(TypeError, match="key must be a JAX key"):
+            jh.fit(X, Y, l2=0.1, key=key)
     with pytest.raises(ValueError, match="num_steps must be at least 1; got 0"):
         jh.train(params, X, Y, **{**options, "num_steps": 0})
     with pytest.raises(TypeError, match="batch_size must be a Python integer"):
