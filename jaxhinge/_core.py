@@ -246,10 +246,15 @@ def finish(config: Config, rows: Rows, task: Task, found: Found, tol: jax.Array)
     """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
     program, best = task.program, found.best
     params, primal = _rounded(config, task, best.z)
+    at_zero = primal_value(program, jnp.zeros_like(best.z), program.r)
+    params, primal = choose(primal > at_zero, (jnp.zeros_like(params), at_zero), (params, primal))
     dual = _net(best.alpha) if config.paired else best.alpha
     dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
     alpha = feasible(program, dual)
     bound = dual_value(program, alpha, program.adjoint(alpha))
+    # Where no linear term asks for more, a dual of 0 is feasible and proves as much as that no objective is negative.
+    useless = ~(bound >= 0) & jnp.all(program.q == 0)
+    dual, alpha, bound = choose(useless, jax.tree.map(jnp.zeros_like, (dual, alpha, bound)), (dual, alpha, bound))
     converged = within(program, Certified(params, alpha, primal, bound), tol)
     valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
 

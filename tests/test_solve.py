@@ -254,3 +254,14 @@ def test_lowers_for_cuda_in_float64_and_for_tpu_without_it():
     assert "f64" in modules["cuda"]
     assert "f64" in modules["cpu"]
     assert "f64" not in modules["tpu"]
+
+
+def test_rows_beyond_any_precision_end_no_worse_than_zero():
+    x = np.where(np.arange(N)[:, None] % 2, 1e-9 * X[:, :1], -3.4e38).astype(np.float32)
+    far = jh.solve(X[:, :1], Y, l2=0.1)
+    for init in (None, far):
+        for method in ("auto", "ascent"):
+            solution = jh.solve(x, Y, l2=0.1, fit_intercept=False, init=init, method=method, as_numpy=True)
+            assert 0 <= solution.dual_value <= solution.primal_value <= 1
+            assert solution.gap == solution.primal_value - solution.dual_value
+            assert solution.status != Status.REFUSED
