@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxhinge import _checks
 from jaxhinge._objective import LinearParams, predict
 from jaxhinge._problem import NDArray, host_rows
-from jaxhinge._rows import Answer
+from jaxhinge._rows import Answer, Status
 from jaxhinge._solve import Solution
 from jaxhinge._solve_spread import is_spread, on_host, real_features
 from jaxhinge._sweep_grid import Grid, Problems
@@ -43,6 +43,23 @@ class Sweep(NamedTuple):
     best_l2: Any
     best: Solution
     interrupted: bool = False
+
+    def __str__(self) -> str:
+        """A line for each strength: its mean score and standard error over the folds, the largest gap, who converged."""
+        score, gap, status = (np.asarray(leaf) for leaf in (self.val_score, self.gap, self.status))
+        lines = [f"{'l2':>9}   mean score   std. error   largest gap   converged"]
+        for grid in np.ndindex(score.shape[:-2]):
+            lines += [f"[{', '.join(map(str, grid))}]"] if grid else []
+            for i, l2 in enumerate(np.asarray(self.l2)):
+                of_fold = score[grid][i]
+                error = np.std(of_fold, ddof=1) / len(of_fold) ** 0.5 if len(of_fold) > 1 else np.nan
+                done = np.count_nonzero(status[grid][i] == Status.CONVERGED)
+                best = "   best" if l2 == np.asarray(self.best_l2)[grid] else ""
+                lines.append(
+                    f"{l2:9.3g}   {np.mean(of_fold):10.4g}   {error:10.2g}   {np.max(gap[grid][i]):11.2g}   "
+                    f"{done} of {len(of_fold)}{best}"
+                )
+        return "\n".join(lines)
 
     def predict(self, x: ArrayLike) -> jax.Array:
         """Targets or labels by `best`, `(..., n)`."""
