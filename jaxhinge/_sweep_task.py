@@ -45,7 +45,7 @@ class Sweep(NamedTuple):
     interrupted: bool = False
 
     def __str__(self) -> str:
-        """A line for each strength: its mean score and standard error over the folds, the largest gap, who converged."""
+        """A line for each strength: mean score and its standard error, the largest gap, how many converged."""
         score, gap, status = (np.asarray(leaf) for leaf in (self.val_score, self.gap, self.status))
         lines = [f"{'l2':>9}   mean score   std. error   largest gap   converged"]
         for grid in np.ndindex(score.shape[:-2]):
