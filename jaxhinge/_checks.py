@@ -227,9 +227,20 @@ def host_real(name: str, value: Any) -> np.ndarray[Any, Any]:
     _refuse_narrow(name, array.dtype)
     if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating):
         return array
-    raise TypeError(
-        f"{name} must be {_REAL}; got dtype {array.dtype}. Encode strings and categories as numbers first, "
-        "e.g. with pandas.get_dummies or sklearn.preprocessing."
+    raise TypeError(f"{name} must be {_REAL}; got {_kind(value, array)}.{_host_advice(name, value)}")
+
+
+def _kind(value: Any, array: np.ndarray[Any, Any]) -> str:
+    return f"dtype {array.dtype}" if array.ndim else f"{type(value).__name__} of dtype {array.dtype}"
+
+
+def _host_advice(name: str, value: Any) -> str:
+    if hasattr(value, "todense"):
+        return _type_advice(name, value, np.empty(0))
+    frame = f" A data frame whose columns are numbers of several types: {name}.astype(float)."
+    return (
+        " Encode strings and categories as numbers first, e.g. with pandas.get_dummies or sklearn.preprocessing."
+        f"{frame if hasattr(value, 'dtypes') else ''}"
     )
 
 

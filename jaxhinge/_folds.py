@@ -34,7 +34,8 @@ def make_folds(folds: Any, x: NDArray, labels: NDArray, weight: NDArray, key: An
     """
     labels, counts = np.atleast_2d(labels), np.asarray(np.atleast_2d(weight) > 0)
     n = labels.shape[1]
-    codes = [np.unique(column, return_inverse=True)[1] for column in labels]
+    coded = [np.unique(column, return_inverse=True) for column in labels]
+    codes = [code for _, code in coded]
     strata = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].ravel()
     if isinstance(folds, (int, np.integer)) and not isinstance(folds, (bool, np.bool_)):
         found = _by_number(_stratified(int(folds), strata, labels, np.any(counts, axis=0), key))
@@ -50,8 +51,8 @@ def make_folds(folds: Any, x: NDArray, labels: NDArray, weight: NDArray, key: An
             "folds must be a number, an array with the fold of each row, a scikit-learn splitter or pairs (train, "
             f"held out) of row numbers; got {folds!r}."
         )
-    for number, (column, counted) in enumerate(zip(labels, counts, strict=True)):
-        _check_classes(found, column, counted, f" in problem {number}" if len(labels) > 1 else "")
+    for number, ((classes, code), counted) in enumerate(zip(coded, counts, strict=True)):
+        _check_classes(found, classes, code, counted, f" in problem {number}" if len(labels) > 1 else "")
     return found
 
 
@@ -153,15 +154,15 @@ def _mask(rows: Any, n: int, name: str) -> NDArray:
     return mask
 
 
-def _check_classes(folds: Folds, labels: NDArray, counts: NDArray, where: str) -> None:
-    """Every fold holds something out and trains on every class that there is."""
-    classes = np.unique(labels[counts])
+def _check_classes(folds: Folds, classes: NDArray, code: NDArray, counts: NDArray, where: str) -> None:
+    """Every fold holds something out and trains on every class `classes[code]` that there is."""
+    rows_of = np.bincount(code[counts], minlength=len(classes))
     for number, (train, held_out) in enumerate(zip(folds.train & counts, folds.held_out & counts, strict=True)):
         if not held_out.any():
             raise ValueError(f"Fold {number} holds no row with weight out{where}.")
-        missing = np.setdiff1d(classes, labels[train])
-        if missing.size:
+        missing = (rows_of > 0) & (np.bincount(code[train], minlength=len(classes)) == 0)
+        if missing.any():
             raise ValueError(
-                f"Fold {number} trains on {int(train.sum())} rows{where}, none of them of class {missing[0]}: "
-                "stratify the folds, or take fewer."
+                f"Fold {number} trains on {int(train.sum())} rows{where}, none of them of class "
+                f"{classes[np.argmax(missing)]}: stratify the folds, or take fewer."
             )

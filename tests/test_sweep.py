@@ -5,7 +5,9 @@ import threading
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn import metrics
 from sklearn.model_selection import GroupKFold, LeaveOneOut, RepeatedStratifiedKFold, StratifiedKFold
 from svm_references import Machine, primal_value, relative_gap
@@ -67,6 +69,18 @@ def test_the_best_is_refitted_on_all_rows(swept):
     assert swept.best.primal_value == pytest.approx(alone.primal_value, rel=1e-4)
     scores = X @ swept.best.params.w + swept.best.params.b
     np.testing.assert_array_equal(swept.predict(X), np.where(scores > 0, 1, -1))
+
+
+def test_it_prints_as_a_table(swept):
+    heads, *lines = str(swept).splitlines()
+    assert heads.split("   ")[-4:] == ["mean score", "std. error", "largest gap", "converged"]
+    for i, line in enumerate(lines):
+        numbers = [float(part) for part in line.split()[:4]]
+        error = swept.val_score[i].std(ddof=1) / np.sqrt(3)
+        expected = [L2[i], swept.val_score[i].mean(), error, swept.gap[i].max()]
+        np.testing.assert_allclose(numbers, expected, rtol=0.05)
+        assert line.split()[4:7] == ["3", "of", "3"]
+        assert line.endswith("best") == (L2[i] == swept.best_l2)
 
 
 def test_weights_go_into_training_and_scores():
@@ -288,6 +302,14 @@ def test_nothing_is_solved_before_what_is_wrong_is_named(monkeypatch, arguments,
     monkeypatch.setattr("jaxhinge._sweep_grid.solve_lanes", lambda *_: pytest.fail("solved"))
     with pytest.raises(ValueError, match=message):
         jh.sweep(**{"x": X, "y": Y, "l2": L2, "folds": FOLDS} | arguments)
+
+
+def test_features_of_mixed_or_sparse_kinds_are_refused_with_the_call_that_mends_them():
+    frame = pd.DataFrame(X).assign(dummy=Y > 0)
+    with pytest.raises(TypeError, match=r"x must be real numbers.* several types: x\.astype\(float\)"):
+        jh.sweep(frame, Y, l2=L2, folds=FOLDS)
+    with pytest.raises(TypeError, match=r"x must be real numbers.* csr_array .* Make it dense: x\.toarray\(\)"):
+        jh.sweep(sparse.csr_array(X), Y, l2=L2, folds=FOLDS)
 
 
 def test_a_callable_must_return_a_number():
