@@ -16,6 +16,11 @@ from jaxhinge import _checks
 
 NDArray = np.ndarray[Any, Any]
 
+# The solver multiplies many rows in blocks of so many, where each device has whole blocks only (200,000 x 50 on two
+# devices: 0.8 s for 1.9 s). Fewer than 16 blocks are left as they are: filling the last would cost more than it gains.
+_BLOCK_ROWS = 512
+_MANY_BLOCKS = 16
+
 
 class ShardedRows(NamedTuple):
     """Rows laid out over a mesh, padded so that every device has as many.
@@ -38,7 +43,7 @@ def shard_rows(
 
     `loss`, its gradient, `make_train_step`, `train`, `solve` and `sweep` take what comes back as it is: the rows stay
     where they are, and only sums over them travel. Where their number is no multiple of that of the devices, rows of
-    weight 0 make it one, so pass `sample_weight` on.
+    weight 0 make it one (and where each device has many, a multiple of 512 of them), so pass `sample_weight` on.
 
     The same rows on the same number of devices give the same bits, run after run; on another number sums are added in
     another order. So `loss` and its gradient differ by rounding, `train` by what its steps make of that, and the
@@ -131,7 +136,7 @@ def _longest_shard(x: NDArray, y: NDArray, weight: NDArray, here: int) -> int:
         if columns != heard[0, 2] or others != heard[0, 7:].tolist():
             raise ValueError(f"x has {columns} columns{place} but {heard[0, 2]} in process 0, or dtypes differ.")
     longest: int = max(-(-rows // here) for rows in heard[:, 1].tolist())
-    return longest
+    return longest if longest < _MANY_BLOCKS * _BLOCK_ROWS else -(-longest // _BLOCK_ROWS) * _BLOCK_ROWS
 
 
 def explicit_mesh(*values: Any) -> Any:

@@ -83,6 +83,13 @@ def test_rows_are_padded_with_rows_that_weigh_nothing(mesh: str) -> None:
     np.testing.assert_array_equal(np.asarray(rows.y), [*Y, Y[0], Y[0], Y[0]])
 
 
+def test_long_shards_are_whole_blocks() -> None:
+    for count, padded in ((8 * 8191 + 1, 8 * 8192), (8 * 8192 + 1, 8 * 8704), (8 * 8000, 8 * 8000)):
+        rows = jh.shard_rows(MESHES["automatic"](), np.ones((count, 1), np.float32), np.ones(count))
+        assert rows.x.shape == (padded, 1)
+        assert float(rows.sample_weight.sum()) == count
+
+
 def test_few_rows_and_no_weights() -> None:
     rows = jh.shard_rows(MESHES["automatic"](), X[:3], Y[:3])
     np.testing.assert_array_equal(np.asarray(rows.sample_weight), [1, 1, 1, 0, 0, 0, 0, 0])
