@@ -56,7 +56,7 @@ class Opaque:
 def junk(rng: Rng) -> Any:
     """A thing of a wrong kind."""
     makers: tuple[Callable[[], Any], ...] = (
-        lambda: None, lambda: "text", lambda: "", lambda: b"bytes", dict, set, Opaque, lambda: len, lambda: int,
+        lambda: None, lambda: "text", lambda: "", lambda: b"bytes", dict, set, Opaque, lambda: len,
         lambda: range(3), lambda: (i for i in range(3)), lambda: {"w": 1.0, "b": 2.0}, lambda: [], lambda: (),
         lambda: [[1.0], [1.0, 2.0]], lambda: [None, 1.0], lambda: ["a", 1.0], lambda: [[]], lambda: 10**400,
         lambda: -(10**400), lambda: [10**400, 1], lambda: 2**63, lambda: -(2**31) - 1, lambda: 1j, lambda: True,

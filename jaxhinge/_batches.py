@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,7 +41,7 @@ class Batches(NamedTuple):
         cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int, blocks: int = 1
     ) -> Batches:
         """Check that the rows fit together; more rows in a batch than there are means all of them."""
-        size = _checks.host_integer("batch_size", batch_size, at_least=1)
+        size = _checks.host_integer("batch_size", batch_size, at_least=1, at_most=sys.maxsize)
         if x.ndim == 0 or x.shape[0] == 0:
             raise ValueError(f"x has no rows: shape {x.shape}.")
         if y.shape[:1] != x.shape[:1]:

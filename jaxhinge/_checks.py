@@ -23,11 +23,17 @@ def as_array(name: str, value: Any) -> jax.Array:
     """Bring lists, NumPy arrays, data frames and tracers to a JAX array; refuse what is not numeric."""
     _refuse_masked(name, value)
     try:
-        if isinstance(value, (jax.Array, bool, int, float, complex)) or _holds_jax_arrays(value):
-            return jnp.asarray(value)
-        array = np.asarray(value)
-        if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.number):
-            return _not_wrapped(jnp.asarray(array), array)
+        # NumPy would only warn of a number that becomes infinite.
+        with np.errstate(over="raise"):
+            if isinstance(value, (jax.Array, bool, int, float, complex)) or _holds_jax_arrays(value):
+                return jnp.asarray(value)
+            array = np.asarray(value)
+            if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.number):
+                return _not_wrapped(jnp.asarray(array), array)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"{name} has numbers beyond the range of {jnp.result_type(float)}: scale them down, or turn on x64."
+        ) from error
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be {_REAL}; got {type(value).__name__}: {error}") from error
     raise TypeError(
@@ -151,7 +157,7 @@ def _shown(value: Any) -> str:
     return repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "an integer of many digits"
 
 
-def _within_range(name: str, value: Any, dtype: Any) -> None:
+def check_within_range(name: str, value: Any, dtype: Any) -> None:
     """Refuse a concrete finite number that would become infinite."""
     if isinstance(value, _NUMBERS) and np.isfinite(float(value)):
         largest = float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
@@ -162,7 +168,7 @@ def _within_range(name: str, value: Any, dtype: Any) -> None:
 def option_like(name: str, value: Any, like: jax.Array) -> jax.Array:
     """A number, or one number for each entry of `like`, in the dtype of `like`."""
     array = float_array(name, value)
-    _within_range(name, value, like.dtype)
+    check_within_range(name, value, like.dtype)
     array = array.astype(like.dtype)
     if array.shape in ((), like.shape):
         return array
@@ -177,7 +183,7 @@ def scalar_like(name: str, value: Any, dtype: Any) -> jax.Array:
     array = float_array(name, value)
     if array.shape != ():
         raise ValueError(f"{name} must be one number; got shape {array.shape}. To try several, jax.vmap over {name}.")
-    _within_range(name, value, dtype)
+    check_within_range(name, value, dtype)
     return array.astype(dtype)
 
 
@@ -225,6 +231,8 @@ def host_real(name: str, value: Any) -> np.ndarray[Any, Any]:
     """A NumPy array of real numbers; strings, objects and complex numbers are refused."""
     array = host_array(name, value)
     _refuse_narrow(name, array.dtype)
+    if array.dtype == np.longdouble != np.float64:
+        raise TypeError(f"{name} must be floats of 64 bits at most; got dtype {array.dtype}. Use {name}.astype(float).")
     if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating):
         return array
     raise TypeError(f"{name} must be {_REAL}; got {_kind(value, array)}.{_host_advice(name, value)}")
@@ -355,11 +363,13 @@ def check_host_number(name: str, value: Any, *, meaning: str, valid: Callable[[f
     return number
 
 
-def host_integer(name: str, value: Any, *, at_least: int) -> int:
-    """A count, at least `at_least`."""
+def host_integer(name: str, value: Any, *, at_least: int, at_most: int = 2**31 - 1) -> int:
+    """A count within its limits, by default those of int32."""
     number = integer(name, value)
     if number < at_least:
         raise ValueError(f"{name} must be at least {at_least}; got {number}.")
+    if number > at_most:
+        raise ValueError(f"{name} must be at most {at_most}; got {_shown(number)}.")
     return number
 
 

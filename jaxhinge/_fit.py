@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -186,12 +187,12 @@ def fit(
     )
     origin = origin_of(problem, classes, loss_fn) if params is None else given_params(params, problem, classes)
     size = _batch_size(len(problem.x)) if batch_size is None else batch_size
-    size = _checks.host_integer("batch_size", size, at_least=1)
+    size = _checks.host_integer("batch_size", size, at_least=1, at_most=sys.maxsize)
     structure, numbers = split(value)
     settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs))
     given = origin if params is not None else None
     facts = functools.partial(run_facts, value, settings, problem, given)
-    host = Host(progress, checkpoints, facts, on_interrupt)
+    host = Host(progress if progress is None else _checks.flag("progress", progress), checkpoints, facts, on_interrupt)
     try:
         carry, interrupted = run(settings, problem._replace(numbers=numbers), origin, host)
     except NEEDS_VALUES:

@@ -38,6 +38,7 @@ def fit_problem(
     _checks.check_features("x", x)
     x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
     dtype = jnp.promote_types(x.dtype, jnp.float32)
+    _checks.check_within_range("l2", l2, dtype)
     weight = None
     if sample_weight is not None:
         weight = _checks.host_real("sample_weight", sample_weight).astype(float)

@@ -53,7 +53,9 @@ def share(x: Any, weight: NDArray) -> Shared:
         with jax.enable_x64(True):
             return Shared(*spread_features(x, weight), len(x), len(x), layout_of(x))
     size = padded_size(len(x))
-    centre = (weight / weight.sum()).astype(x.dtype) @ x
+    # NaN and infinity are named afterwards.
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre = (weight / weight.sum()).astype(x.dtype) @ x
     with jax.enable_x64(True):
         return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre), len(x), size)
 

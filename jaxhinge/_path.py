@@ -90,6 +90,7 @@ def path(
     problem = binary_problem(x, y, strengths[0], sample_weight, traced=False)
     _checks.check_finite("x", problem.x)
     dtype = jnp.float64 if _checks.flag("as_numpy", as_numpy) else caller_dtype(problem.x)
+    _checks.check_within_range("l2", strengths.max(), dtype)
     config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)
     with jax.enable_x64(True):
         rows = jax.device_put(weighed_and_padded(problem))

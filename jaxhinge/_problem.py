@@ -38,15 +38,15 @@ def is_traced(*values: Any) -> bool:
 
 def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
     """The static choices, checked."""
-    if loss not in ("hinge", "squared_hinge"):
+    if not isinstance(loss, str) or loss not in ("hinge", "squared_hinge"):
         raise ValueError(f'loss must be "hinge" or "squared_hinge"; got {loss!r}.')
-    if not isinstance(fit_intercept, (bool, np.bool_)) and fit_intercept != "regularized":
-        raise ValueError(f'fit_intercept must be True, False or "regularized"; got {fit_intercept!r}.')
-    if method not in ("auto", "interior_point", "ascent"):
-        raise ValueError(f'method must be "auto", "interior_point" or "ascent"; got {method!r}.')
     intercept: Literal["free", "regularized", "none"] = "regularized"
-    if fit_intercept != "regularized":
+    if isinstance(fit_intercept, (bool, np.bool_)):
         intercept = "free" if fit_intercept else "none"
+    elif not isinstance(fit_intercept, str) or fit_intercept != "regularized":
+        raise ValueError(f'fit_intercept must be True, False or "regularized"; got {fit_intercept!r}.')
+    if not isinstance(method, str) or method not in ("auto", "interior_point", "ascent"):
+        raise ValueError(f'method must be "auto", "interior_point" or "ascent"; got {method!r}.')
     checked: Method = method  # type: ignore[assignment]
     return Config(squared=loss == "squared_hinge", intercept=intercept, method=checked)
 

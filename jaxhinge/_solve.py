@@ -265,7 +265,9 @@ def _start(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any
         return Start(zeros(d, dtype), zeros((), dtype), zeros(n, dtype), numpy.asarray(False))
     if not isinstance(init, Solution):
         raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
-    w, b, dual = (numpy.asarray(leaf).astype(dtype) for leaf in (*init.params, init.dual))
+    named = {"init.params.w": init.params[0], "init.params.b": init.params[1], "init.dual": init.dual}
+    checked = _checks.host_real if numpy is np else _checks.float_array
+    w, b, dual = (checked(name, leaf).astype(dtype) for name, leaf in named.items())
     if w.shape != (d,) or dual.shape != (n,):
         raise ValueError(
             f"init has params.w of shape {w.shape} and dual of shape {dual.shape}, but x of shape {shape} needs "

@@ -112,7 +112,7 @@ def make_train_step(
     update = optax.with_extra_args_support(optimizer).update
 
     def init(params: Any) -> TrainState:
-        params = jax.tree.map(_own_array, params)
+        params = jax.tree.map(_own_floats, params)
         opt_state = jax.tree.map(_own_array, optimizer.init(params))
         return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
@@ -234,6 +234,16 @@ def _own_array(leaf: Any) -> Any:
             f"params must be arrays of numbers, in any pytree; got {type(leaf).__name__}: {error}"
         ) from error
     return _same_dtype(array, array)
+
+
+def _own_floats(leaf: Any) -> Any:
+    array = _own_array(leaf)
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        raise TypeError(
+            f"params must be floating, to be differentiated and updated; got an array of dtype {array.dtype}. "
+            "Convert it: jax.tree.map(lambda leaf: leaf * 1.0, params)."
+        )
+    return array
 
 
 def _same_dtype(new: Any, old: Any) -> Any:

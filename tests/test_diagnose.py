@@ -267,8 +267,8 @@ def test_low_precision_is_not_a_mistake(dtype, strict):
         ({"y": np.full(6, np.nan)}, "y must be finite"),
         ({"y": np.ones((6, 1))}, "Drop the last axis: y[:, 0]"),
         ({"y": np.array(["a"] * 6)}, "y must hold numbers"),
-        ({"l2": -1.0}, "l2 must be finite and at least 0"),
-        ({"l2": np.nan}, "l2 must be finite"),
+        ({"l2": -1.0}, "l2 must be one real number, at least 0"),
+        ({"l2": np.nan}, "l2 must be one real number"),
         ({"loss_fn": jh.losses.pinball_loss}, "loss_fn must be one of jaxhinge.losses.hinge_loss"),
     ],
 )
@@ -286,7 +286,7 @@ def test_what_cannot_be_used_at_all_is_a_type_error():
         jh.diagnose(None, params, x, y)
     with pytest.raises(TypeError, match="adapter in the docstring"):
         jh.diagnose(gradient(), params[0][:1], x, y)
-    with pytest.raises(TypeError, match="l2 must be one real number"):
+    with pytest.raises(ValueError, match="l2 must be one real number"):
         jh.diagnose(gradient(), params, x, y, l2=[0.1])
 
 

@@ -4,7 +4,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import optax
+import pandas as pd
 import pytest
+
+import jaxhinge as jh
 
 EXPERIMENTS = str(Path(__file__).parents[1] / "experiments")
 sys.path.insert(0, EXPERIMENTS)
@@ -40,3 +44,30 @@ def test_the_campaign_sees_what_is_wrong(call, complaint):
     function = Function("a function", call, lambda rng: {"x": np.zeros(3)}, lambda arguments, result: "told", 1.0)
     known = [hostile_input.run_case(function, (0, number)) for number in range(8)]
     assert any(complaint in outcome.detail for outcome in known if outcome.kind == "failure")
+
+
+X, Y = np.array([[1.0], [2.0], [-1.0], [-3.0]]), np.array([1, 1, -1, -1])
+SOLUTION = jh.Solution(jh.LinearParams(np.zeros(1), 0.0), slice(None), 1.0, 0.0, 1.0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: jh.hinge(1e300), ValueError, "margin has numbers beyond the range of float32"),
+        (lambda: jh.losses.hinge_loss(np.array([1.0, -1e39]), 1), ValueError, "scores has numbers beyond"),
+        (lambda: jh.init_params(2, 10**200), ValueError, "num_classes must be at most 2147483647"),
+        (lambda: jh.make_train_step(optax.sgd(0.1))[0]((np.zeros(1), 0)), TypeError, "params must be floating"),
+        (lambda: jh.solve(X, Y, l2=0.1, max_steps=2**63), ValueError, "max_steps must be at most"),
+        (lambda: jh.solve(X, Y, l2=0.1, loss=np.array([])), ValueError, "loss must be"),
+        (lambda: jh.solve(X, Y, l2=0.1, fit_intercept=pd.NA), ValueError, "fit_intercept must be"),
+        (lambda: jh.solve(X, Y, l2=0.1, init=SOLUTION), TypeError, "init.dual must be real numbers"),
+        (lambda: jh.solve(X.astype(np.longdouble), Y, l2=0.1), TypeError, "x must be floats of 64 bits at most"),
+        (lambda: jh.path(X, Y, l2=[1e235, 1.0]), ValueError, "l2 must be within the range of float32"),
+        (lambda: jh.fit(X, Y, l2=1e235), ValueError, "l2 must be within the range of float32"),
+        (lambda: jh.fit(X, Y, l2=0.1, progress=pd.NA), TypeError, "progress must be True or False"),
+        (lambda: jh.diagnose(len, (np.zeros(1), 0.0), X, Y, l2=...), TypeError, "l2 must be real numbers"),
+    ],
+)
+def test_what_was_once_let_through_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

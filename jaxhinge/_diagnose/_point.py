@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from jaxhinge import losses
+from jaxhinge import _checks, losses
 
 Array = npt.NDArray[np.float64]
 Family = Literal["binary", "weston_watkins", "crammer_singer"]
@@ -64,10 +64,7 @@ class Point:
 
 def objective_of(loss_fn: Callable[..., Any], l2: Any) -> Objective:
     """The objective that `loss_fn` and `l2` stand for; refuses what the doctor has no valid set for."""
-    if isinstance(l2, (bool, str, complex)) or np.ndim(l2) != 0:
-        raise TypeError(f"l2 must be one real number; got {l2!r}.")
-    if not (np.isfinite(float(l2)) and float(l2) >= 0.0):
-        raise ValueError(f"l2 must be finite and at least 0; got {float(l2)!r}.")
+    l2 = _checks.check_host_number("l2", l2, meaning="one real number, at least 0", valid=lambda value: value >= 0.0)
     base, options = loss_fn, dict[str, Any]()
     while isinstance(base, functools.partial):
         options = {**base.keywords, **options}
@@ -81,7 +78,7 @@ def objective_of(loss_fn: Callable[..., Any], l2: Any) -> Objective:
     margin = float(options.get("margin", margin))
     if not (np.isfinite(margin) and margin >= 0.0):
         raise ValueError(f"margin must be finite and at least 0; got {margin!r}.")
-    return Objective(family, margin, float(l2))
+    return Objective(family, margin, l2)
 
 
 def checked_point(params: Any, x: Any, y: Any, objective: Objective) -> Point:

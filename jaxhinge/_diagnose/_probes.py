@@ -52,7 +52,9 @@ def own_probes(own: Point, objective: Objective) -> Iterator[Probe]:
     yield Probe("your params", own, own_data=True, role="plain")
     for _ in range(2):
         w, b = _params(rng, own)
-        spread = np.sqrt(np.mean(own.x**2, axis=0))
+        # Infinite where the squares overflow: then such a feature gets a weight of 0.
+        with np.errstate(over="ignore"):
+            spread = np.sqrt(np.mean(own.x**2, axis=0))
         w = (w.T / np.where(spread > 0.0, spread, 1.0)).T
         yield Probe("your rows, random params", _moved(own, w, b), own_data=True, role="plain")
     zero = np.zeros_like(own.w), np.zeros_like(own.b)
