@@ -205,7 +205,7 @@ def random_key(name: str, value: Any) -> Any:
     """A single JAX key, also of the older kind that is two numbers."""
     try:
         jax.eval_shape(jax.random.bits, value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         shape = f" of shape {jnp.shape(value)}" if isinstance(value, jax.Array) else ""
         raise TypeError(
             f"{name} must be a JAX key, such as jax.random.key(0); got {type(value).__name__}{shape}."

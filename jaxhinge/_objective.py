@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
@@ -51,6 +52,8 @@ def init_params(num_features: int, num_classes: int | None = None, dtype: DTypeL
     if num_classes is not None:
         _checks.host_integer("num_classes", num_classes, at_least=1)
     try:
+        if isinstance(dtype, (np.ndarray, jax.Array)):
+            raise TypeError("an array is not its dtype")
         dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
     except (TypeError, ValueError) as error:
         raise TypeError(f"dtype must be a floating dtype such as jnp.float32; got {dtype!r}.") from error

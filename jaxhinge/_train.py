@@ -238,7 +238,7 @@ def _own_array(leaf: Any) -> Any:
 
 def _own_floats(leaf: Any) -> Any:
     array = _own_array(leaf)
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
             f"params must be floating, to be differentiated and updated; got an array of dtype {array.dtype}. "
             "Convert it: jax.tree.map(lambda leaf: leaf * 1.0, params)."
