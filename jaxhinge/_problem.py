@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from jaxhinge import _checks
 from jaxhinge._rows import Config, Method, Rows
 
 NDArray = np.ndarray[Any, Any]
-_POSITIVE = "a number above 0"
+_POSITIVE = "a number above 0 (2.3e-308 at least: processors take smaller ones for 0)"
 
 
 class Problem(NamedTuple):
@@ -84,7 +85,7 @@ def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
 
 def host_l2(l2: Any) -> float:
     """The strength of regularisation, above 0."""
-    return _checks.check_host_number("l2", l2, meaning=_POSITIVE, valid=lambda value: value > 0)
+    return _checks.check_host_number("l2", l2, meaning=_POSITIVE, valid=lambda l2: l2 >= sys.float_info.min)
 
 
 def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:

@@ -265,6 +265,8 @@ def _start(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any
         return Start(zeros(d, dtype), zeros((), dtype), zeros(n, dtype), numpy.asarray(False))
     if not isinstance(init, Solution):
         raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
+    if not isinstance(init.params, tuple) or len(init.params) != 2:
+        raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
     named = {"init.params.w": init.params[0], "init.params.b": init.params[1], "init.dual": init.dual}
     checked = _checks.host_real if numpy is np else _checks.float_array
     w, b, dual = (checked(name, leaf).astype(dtype) for name, leaf in named.items())

@@ -186,7 +186,10 @@ def solve_ranking(
         raise ValueError(
             f"pairs must have shape (m, 2) with m at least 1: preferred row, other row; got {chosen.shape}."
         )
-    differences, weight = _rows(rows[chosen[:, 0]] - rows[chosen[:, 1]], sample_weight, traced)
+    # NaN and infinity are named afterwards.
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = rows[chosen[:, 0]] - rows[chosen[:, 1]]
+    differences, weight = _rows(differences, sample_weight, traced)
     ones = (jnp if traced else np).ones_like(weight)
     return solve_problem(config, Problem(differences, ones, ones, weight, l2 if traced else host_l2(l2)), options)
 

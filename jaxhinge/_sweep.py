@@ -171,7 +171,7 @@ def checked_strengths(l2: Any) -> NDArray:
             f"l2 must be a vector of strengths, (num_l2,); got shape {strengths.shape}. For one, use solve."
         )
     _checks.check_finite("l2", strengths)
-    if np.min(strengths) <= 0:
+    if np.min(strengths) < np.finfo(float).tiny:
         raise ValueError(f"l2 must be above 0 throughout; got {np.min(strengths):g}.")
     return strengths
 

@@ -62,6 +62,9 @@ SOLUTION = jh.Solution(jh.LinearParams(np.zeros(1), 0.0), slice(None), 1.0, 0.0,
         (lambda: jh.solve(X, Y, l2=0.1, loss=np.array([])), ValueError, "loss must be"),
         (lambda: jh.solve(X, Y, l2=0.1, fit_intercept=pd.NA), ValueError, "fit_intercept must be"),
         (lambda: jh.solve(X, Y, l2=0.1, init=SOLUTION), TypeError, "init.dual must be real numbers"),
+        (lambda: jh.solve(X, Y, l2=5e-324), ValueError, "l2 must be a number above 0"),
+        (lambda: jh.sweep(X, Y, l2=[5e-324], folds=2), ValueError, "l2 must be above 0"),
+        (lambda: jh.solve(X, Y, l2=0.1, init=SOLUTION._replace(params=1j)), TypeError, "init.params must be"),
         (lambda: jh.solve(X.astype(np.longdouble), Y, l2=0.1), TypeError, "x must be floats of 64 bits at most"),
         (lambda: jh.path(X, Y, l2=[1e235, 1.0]), ValueError, "l2 must be within the range of float32"),
         (lambda: jh.fit(X, Y, l2=1e235), ValueError, "l2 must be within the range of float32"),
@@ -72,3 +75,11 @@ SOLUTION = jh.Solution(jh.LinearParams(np.zeros(1), 0.0), slice(None), 1.0, 0.0,
 def test_what_was_once_let_through_is_refused_by_name(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_tiny_nu_claims_no_more_than_was_reached():
+    x = np.array([[0.81], [0.67], [-0.25], [1.17], [1.04]])
+    for nu in (1e-45, 1e-20, 1e-3):
+        solution = jh.solve_one_class(x, nu=nu, as_numpy=True)
+        within = solution.gap <= 1e-4 * max(abs(solution.primal_value), 1e-12)
+        assert (solution.status == jh.Status.CONVERGED) == within
