@@ -75,6 +75,6 @@ def check_init(init: Any, shape: tuple[int, int], num_classes: int) -> None:
 def host_limits(options: SolverOptions) -> tuple[np.float64, np.int32]:
     """`tol` and `max_steps`, checked."""
     tol = _checks.check_host_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    return np.float64(tol), np.int32(
-        _checks.host_integer("max_steps", np.asarray(options.max_steps).item(), at_least=1)
-    )
+    given = _checks.host_array("max_steps", options.max_steps)
+    max_steps = _checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
+    return np.float64(tol), np.int32(max_steps)

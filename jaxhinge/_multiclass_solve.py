@@ -110,7 +110,7 @@ def solve_multiclass(
     >>> print(jaxhinge.predict(solution.params, x))
     [0 1 2]
     """
-    if loss not in _LOSSES:
+    if not isinstance(loss, str) or loss not in _LOSSES:
         raise ValueError(f"loss must be one of {', '.join(_LOSSES)}; got {loss!r}.")
     intercept = config_of("hinge", fit_intercept, "auto").intercept
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))

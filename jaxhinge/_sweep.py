@@ -107,6 +107,7 @@ def sweep(
     for targets, weight in zip(task.targets, task.weights, strict=True):
         check_held_out(scoring, targets, weight, splits.held_out)
     dtype = jnp.float64 if _checks.flag("as_numpy", as_numpy) else caller_dtype(task.problems.x)
+    _checks.check_within_range("l2", strengths.max(), dtype)
     config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)
     solver = Solver(config, task.problems, len(task.problems.sign) * len(splits.train), options)
 
@@ -157,7 +158,7 @@ def chosen_strength(l2: NDArray, scores: NDArray, select: str) -> float:
 
 def check_select(select: Any, folds: int) -> None:
     """A rule that there is, and folds enough for it."""
-    if select not in ("mean", "one_standard_error"):
+    if not isinstance(select, str) or select not in ("mean", "one_standard_error"):
         raise ValueError(f'select must be "mean" or "one_standard_error"; got {select!r}.')
     if select == "one_standard_error" and folds < 2:
         raise ValueError('select="one_standard_error" needs two folds at least; got one. Take "mean".')

@@ -201,6 +201,8 @@ def on_device(result: Sweep, dtype: Any) -> Sweep:
     def convert(leaf: Any) -> Any:
         if isinstance(leaf, bool):
             return leaf
-        return jnp.asarray(leaf, dtype if np.issubdtype(np.asarray(leaf).dtype, np.floating) else jnp.int32)
+        # A gap beyond the caller's dtype is infinite there.
+        with np.errstate(over="ignore"):
+            return jnp.asarray(leaf, dtype if np.issubdtype(np.asarray(leaf).dtype, np.floating) else jnp.int32)
 
     return jax.tree.map(convert, result)  # type: ignore[no-any-return]
