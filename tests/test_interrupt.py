@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,16 @@ def heard() -> dict[str, Any]:
     found = {}
     with subprocess.Popen([sys.executable, "-c", CHILD], env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
+        # One that hears nothing would hold up the suite for ever.
+        watchdog = threading.Timer(300, child.kill)
+        watchdog.start()
         for line in child.stdout:
             name = json.loads(line)["go"]
             time.sleep(0.7)
             pressed = time.perf_counter()
             child.send_signal(signal.SIGINT)
             found[name] = {**json.loads(child.stdout.readline()), "seconds": time.perf_counter() - pressed}
+        watchdog.cancel()
     assert found.keys() == {"solve", "sweep", "raise"}
     return found
 
