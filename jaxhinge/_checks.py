@@ -25,6 +25,8 @@ def as_array(name: str, value: Any) -> jax.Array:
     try:
         # NumPy would only warn of a number that becomes infinite.
         with np.errstate(over="raise"):
+            if isinstance(value, float):
+                np.asarray(value, jnp.result_type(float))  # JAX itself may convert it without NumPy
             if isinstance(value, (jax.Array, bool, int, float, complex)) or _holds_jax_arrays(value):
                 return jnp.asarray(value)
             array = np.asarray(value)
