@@ -31,10 +31,11 @@ class Problem(NamedTuple):
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether any of these is inside a JAX transformation, so that its values are not known."""
+    """Whether any of these is inside a JAX transformation, so that its values are not known, or `jit` takes it all."""
     # Told that an iterator is a leaf, JAX does not warn of it: the checks refuse it by its name.
     leaves = jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator))
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    # Under `jit` nothing can be computed from constants either: whatever is called becomes a part of the program.
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, jnp.zeros(())))
 
 
 def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:

@@ -115,6 +115,14 @@ def test_lanes_with_their_own_tolerance_and_warm_start():
         assert relative_gap(Machine(X, Y, np.float32(1.02) * L2S[i]), lane(warm, i)) <= tol * 1.01
 
 
+def test_under_jit_with_nothing_but_constants():
+    exact = jh.solve(X, Y, l2=0.3)
+    found = jax.jit(lambda: (jh.solve(X, Y, l2=0.3), jh.duality_gap(exact.params, X, Y, l2=0.3)))()
+    assert found[0].status == jh.Status.CONVERGED
+    np.testing.assert_allclose(found[0].primal_value, exact.primal_value, rtol=2e-4)
+    assert 0 <= found[1] <= 2e-4 * exact.primal_value
+
+
 def test_inside_scan_cond_and_shard_map():
     def chained(start, l2):
         solution = jh.solve(X, Y, l2=l2, init=start, tol=1e-6)
