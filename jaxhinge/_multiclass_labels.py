@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge import _checks
-from jaxhinge._problem import host_l2, host_rows, is_traced, traced_rows
+from jaxhinge._problem import host_l2, host_rows, traced_rows
 from jaxhinge._solve import Solution, SolverOptions
 
 
@@ -37,7 +37,7 @@ def classified(
         k = _checks.check_class_labels("labels", labels, num_classes, weight)
         return Classified(x, labels.astype(np.int32), weight, host_l2(l2), k, True)
     features, weights = traced_rows(x, sample_weight)
-    if not is_traced(labels):
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(labels)):
         labels = _checks.host_array("labels", labels)
         _checks.check_rows("labels", labels, len(features))
         num_classes = _checks.check_class_labels("labels", labels, num_classes)
