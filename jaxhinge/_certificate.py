@@ -30,7 +30,7 @@ FLOOR = 1e-12
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["rows", "sign", "r", "c", "penalty", "q"],
-    meta_fields=["squared", "free_bias"],
+    meta_fields=["squared", "free_bias", "ones"],
 )
 @dataclass(frozen=True)
 class Program:
@@ -38,7 +38,7 @@ class Program:
 
     Attributes:
       rows: `(p, n)`, column i is `a_i` but for its sign, so that problems which differ in their targets share them.
-        The features come first, the bias, if any, is a last row of ones.
+        The features come first, the bias, if any, is a last row of ones, which may be left out.
       sign: `(n,)`, of `a_i`; 0 for a row that should not count, whose `r_i` is 0 too.
       r: `(n,)`.
       c: `(n,)`, positive.
@@ -46,6 +46,7 @@ class Program:
       q: `(p,)`.
       squared: Whether the loss is squared.
       free_bias: Whether the last coordinate has no penalty.
+      ones: Whether `rows` leaves out a last row of ones: a copy of the rows saved.
     """
 
     rows: jax.Array
@@ -56,19 +57,35 @@ class Program:
     q: jax.Array
     squared: bool
     free_bias: bool
+    ones: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(p, n)`."""
+        return len(self.penalty), len(self.sign)
+
+    @property
+    def columns(self) -> jax.Array:
+        """`(p, n)`, all of `rows`."""
+        return jnp.concatenate([self.rows, jnp.ones_like(self.rows[:1])]) if self.ones else self.rows
 
     @property
     def at(self) -> jax.Array:
         """`(p, n)`, column i is `a_i`."""
-        return self.rows * self.sign[None, :]
+        return self.columns * self.sign[None, :]
+
+    def products(self, z: jax.Array) -> jax.Array:
+        """The products of `z` with the rows, whatever their signs, `(n,)`."""
+        return z[:-1] @ self.rows + z[-1] if self.ones else z @ self.rows
 
     def scores(self, z: jax.Array) -> jax.Array:
         """`a_i . z` for every row, `(n,)`."""
-        return self.sign * (z @ self.rows)
+        return self.sign * self.products(z)
 
     def adjoint(self, alpha: jax.Array) -> jax.Array:
         """`sum_i alpha_i a_i`, `(p,)`."""
-        return self.rows @ (self.sign * alpha)
+        push = self.sign * alpha
+        return jnp.append(self.rows @ push, jnp.sum(push)) if self.ones else self.rows @ push
 
     def astype(self, dtype: DTypeLike) -> Program:
         """The program rounded to another precision."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +13,8 @@ from jaxhinge._ascent import Ascent
 from jaxhinge._certificate import Certified, Program, better, certify, dual_value, feasible, primal_value, within
 from jaxhinge._interior_point import Progress, choose
 from jaxhinge._precision import eps, tiny
-from jaxhinge._rows import Answer, Config, Rows, Start, Status, build
+from jaxhinge._rows import Answer, Config, Rows, Start, Status
+from jaxhinge._solve_task import Task, task_of, turned, working_program
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
 _MANY_FEATURES = 1000
@@ -26,7 +25,6 @@ _NARROW = 128
 _QUICK_FLOOR = 1e-7
 # A start is not taken for nearer to the end of the central path than this.
 _CLOSEST = 1e-3
-_POWER_STEPS = 3
 
 
 class Found(NamedTuple):
@@ -39,38 +37,31 @@ class Found(NamedTuple):
     warm: jax.Array
 
 
-class Task(NamedTuple):
-    """A program as it is worked on, and the way back from it."""
-
-    program: Program
-    centre: jax.Array
-    turn: Callable[[jax.Array], jax.Array]
-
-
 def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
     task = task_of(config, rows)
-    return finish(config, rows, task, _solved(config, task.program, given_start(task, start), tol, max_steps), tol)
+    return finish(config, rows, task, _solved(config, task, given_start(task, start), tol, max_steps), tol)
 
 
 def solve_quickly(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """The first half of `solve_rows`: what float32 can do, which may be something for the other half to start from."""
     task = task_of(config, rows)
-    return finish(config, rows, task, _quickly(config, task.program, given_start(task, start), tol, max_steps), tol)
+    return finish(config, rows, task, _quickly(config, task, given_start(task, start), tol, max_steps), tol)
 
 
 def solve_thoroughly(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
     """The other half of `solve_rows`."""
     task = task_of(config, rows)
-    return finish(config, rows, task, _thoroughly(config, task.program, given_start(task, start), tol, max_steps), tol)
+    return finish(config, rows, task, _thoroughly(config, task, given_start(task, start), tol, max_steps), tol)
 
 
 def gap_of_rows(
     config: Config, improve: bool, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array
 ) -> jax.Array:
     """The objective at the start minus a dual value: of its dual as it is, or improved by the solver's steps."""
-    program, centre = build(config, rows)
-    b = jnp.zeros_like(start.b) if config.intercept == "none" else start.b + start.w @ centre
+    task = task_of(config, rows)
+    program = task.program
+    b = jnp.zeros_like(start.b) if config.intercept == "none" else start.b + start.w @ task.centre
     z = jnp.append(start.w, b)[: len(program.penalty)]
     violations = program.r - program.scores(z)
     if config.intercept == "none":
@@ -78,44 +69,10 @@ def gap_of_rows(
     primal = primal_value(program, z, violations)
     best = certify(program, z, start.dual)
     if improve:
-        turned = task_of(config, rows).program
-        zeros = certify(turned, jnp.zeros_like(z), jnp.zeros_like(start.dual))
-        best = _solved(config, turned, _unsolved(zeros), tol, max_steps).best
+        zeros = certify(program, jnp.zeros_like(z), jnp.zeros_like(start.dual))
+        best = _solved(config, task, _unsolved(zeros), tol, max_steps).best
     gap = primal - best.dual
     return jnp.where(rows.valid, gap, jnp.full_like(gap, jnp.nan))
-
-
-def task_of(config: Config, rows: Rows) -> Task:
-    """The rows as a program, turned where there is no free bias."""
-    program, centre = build(config, rows)
-    p, n = program.rows.shape
-    if program.free_bias or p > n:
-        return Task(program, centre, lambda columns: columns)
-    # No free bias takes up a common offset of the features: they are turned so that one coordinate holds it.
-    turn = _reflection(program.rows)
-    return Task(replace(program, rows=turn(program.rows), q=turn(program.q)), centre, turn)
-
-
-def _reflection(rows: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """The reflection (Householder's) that takes the direction in which the rows are longest to the first coordinate.
-
-    It is its own inverse, and where all penalties are equal the program keeps its form.
-    """
-
-    def power(_: int, direction: jax.Array) -> jax.Array:
-        image = rows @ (direction @ rows)
-        return image / jnp.maximum(jnp.max(jnp.abs(image)), tiny(image.dtype))
-
-    # A start that varies over the axes of a `shard_map` as the rows do.
-    direction = jax.lax.fori_loop(0, _POWER_STEPS, power, 1 + 0 * jnp.isnan(jnp.sum(rows, axis=1)).astype(rows.dtype))
-    unit = direction / jnp.maximum(jnp.sqrt(direction @ direction), tiny(direction.dtype))
-    normal = unit.at[0].add(jnp.where(unit[0] < 0, -1, 1))
-    scaled = 2 * normal / (normal @ normal)
-
-    def turn(columns: jax.Array) -> jax.Array:
-        return columns - jnp.tensordot(normal, scaled @ columns, axes=0)
-
-    return turn
 
 
 def cold_progress(program: Program) -> Progress:
@@ -127,7 +84,7 @@ def given_start(task: Task, start: Start) -> Found:
     """The start, certified, or 0 where there is none."""
     # A start that is not finite, from a solve that was refused, is no start.
     usable = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
-    z = task.turn(jnp.append(start.w, start.b + start.w @ task.centre)[: len(task.program.penalty)])
+    z = jnp.append(start.w, start.b + start.w @ task.centre)[: len(task.program.penalty)]
     best = certify(task.program, jnp.where(usable, z, 0), jnp.where(usable, start.dual, 0))
     return _unsolved(best)._replace(warm=usable)
 
@@ -138,28 +95,28 @@ def _unsolved(best: Certified) -> Found:
     return Found(best, never * jnp.int32(0), never, never)
 
 
-def _solved(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
-    found = _quickly(config, program, found, tol, max_steps)
-    return _thoroughly(config, program, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
+def _solved(config: Config, task: Task, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
+    found = _quickly(config, task, found, tol, max_steps)
+    return _thoroughly(config, task, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
 
 
-def _quickly(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
+def _quickly(config: Config, task: Task, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
     """What float32 can do: exact enough until the gap is small."""
-    p, n = program.rows.shape
-    if ascends(config, program):
+    p, n = task.program.shape
+    if ascends(config, task):
         limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, ASCENT_STEPS)
-        ascent = _ascent.ascend(program, _ascent.start(found.best, jnp.float32), tol, limit)
+        ascent = _ascent.ascend(task.program, _ascent.start(found.best, jnp.float32), tol, limit)
         found = ascended(found, ascent, max_steps)
     if config.method == "ascent" or p > n:
         return found
-    low = program.astype(jnp.float32)
-    progress = quick_steps(low, on_central_path(low, found), tol, max_steps)
-    return joined(program, found, progress, max_steps)
+    low = working_program(task, jnp.float32)
+    progress = quick_steps(low, on_central_path(task, low, found), tol, max_steps)
+    return joined(task, found, progress, max_steps)
 
 
-def ascends(config: Config, program: Program) -> bool:
+def ascends(config: Config, task: Task) -> bool:
     """Whether a solve begins with ascents."""
-    p, n = program.rows.shape
+    p, n = task.program.shape
     return config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES))
 
 
@@ -170,21 +127,23 @@ def ascended(found: Found, ascent: Ascent, max_steps: jax.Array) -> Found:
 
 def quick_steps(low: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
     """Interior point steps of a program in float32."""
-    system, correctors = _newton.by_features(low), _num_correctors(low.rows.shape[0])
+    system, correctors = _newton.by_features(low), _num_correctors(len(low.penalty))
     return _interior_point.run(low, progress, system, tol, max_steps, correctors, _QUICK_FLOOR)
 
 
-def joined(program: Program, found: Found, progress: Progress, max_steps: jax.Array) -> Found:
+def joined(task: Task, found: Found, progress: Progress, max_steps: jax.Array) -> Found:
     """The better of what was found and what lower precision believes that it has reached."""
-    reached = certify(program, *(leaf.astype(program.rows.dtype) for leaf in progress.best[:2]))
-    return Found(better(found.best, reached), progress.steps, progress.steps >= max_steps, found.warm)
+    z, alpha = turned(task, progress.best.astype(task.program.rows.dtype))[:2]
+    best = better(found.best, certify(task.program, z, alpha))
+    return Found(best, progress.steps, progress.steps >= max_steps, found.warm)
 
 
-def _thoroughly(config: Config, program: Program, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
+def _thoroughly(config: Config, task: Task, found: Found, tol: jax.Array, max_steps: jax.Array) -> Found:
     """The rest, in the precision of the program; where that leads nowhere, once more from the beginning."""
     if config.method == "ascent":
         return found
-    p, n = program.rows.shape
+    p, n = task.program.shape
+    program = working_program(task, task.program.rows.dtype)
 
     def attempts(found: Found) -> Found:
         cold, run = cold_progress(program), thorough_steps(program)
@@ -193,8 +152,8 @@ def _thoroughly(config: Config, program: Program, found: Found, tol: jax.Array, 
         def attempt(number: jax.Array, progress: Progress) -> Progress:
             return run(once_more(progress, choose(number > 0, cold, progress)), tol, max_steps)
 
-        progress = jax.lax.fori_loop(0, 2, attempt, on_central_path(program, found))
-        return Found(progress.best, progress.steps, progress.steps >= max_steps, found.warm)
+        progress = jax.lax.fori_loop(0, 2, attempt, on_central_path(task, program, found))
+        return Found(turned(task, progress.best), progress.steps, progress.steps >= max_steps, found.warm)
 
     if p <= n:
         return attempts(found)
@@ -204,7 +163,7 @@ def _thoroughly(config: Config, program: Program, found: Found, tol: jax.Array, 
 
 def thorough_steps(program: Program) -> Callable[[Progress, jax.Array, jax.Array], Progress]:
     """Interior point steps in the precision of the program, as a function `(progress, tol, max_steps)`."""
-    p, n = program.rows.shape
+    p, n = program.shape
     system = _newton.by_rows(program) if p > n else _newton.by_features(program)
 
     def run(progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
@@ -218,12 +177,12 @@ def once_more(progress: Progress, place: Progress) -> Progress:
     return progress._replace(point=place.point, left=place.left, idle=0 * progress.idle)
 
 
-def on_central_path(program: Program, found: Found) -> Progress:
+def on_central_path(task: Task, working: Program, found: Found) -> Progress:
     """Progress from the central point above what is found: no nearer to the end of the path than the gap there."""
-    given = found.best.astype(program.rows.dtype)
+    given = turned(task, found.best).astype(working.rows.dtype)
     closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(given.primal.dtype))
     closeness = jnp.where(found.warm, jnp.minimum(jnp.maximum(closeness, _CLOSEST), 1), 1)
-    progress = _interior_point.start(program, given.z, closeness * _unit_of_margin(program))
+    progress = _interior_point.start(working, given.z, closeness * _unit_of_margin(working))
     return progress._replace(best=better(progress.best, given), steps=progress.steps + found.steps)
 
 
@@ -282,8 +241,8 @@ def _rounded(config: Config, task: Task, z: jax.Array) -> tuple[jax.Array, jax.A
     Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
     parameters are tried as well. A free bias is rounded last and takes up what the weights lost.
     """
-    program, centre, z = task.program, task.centre, task.turn(z)
-    d = centre.shape[0]
+    program, centre = task.program, task.centre
+    d = len(centre)
     rounding = eps(config.dtype)
     narrower = rounding > eps(z.dtype)
     stretch = 1 + rounding * jnp.asarray([0.0, 2.0, 8.0, 32.0] if narrower else [0.0], z.dtype)
@@ -293,9 +252,7 @@ def _rounded(config: Config, task: Task, z: jax.Array) -> tuple[jax.Array, jax.A
         b = (stretch * z[d] - w @ centre).astype(config.dtype).astype(z.dtype)
         candidates = jnp.concatenate([w, b[:, None]], axis=1)
         shifted = jnp.concatenate([w, (b + w @ centre)[:, None]], axis=1)
-    turned = task.turn(shifted.T).T
-    scores = program.sign[None, :] * (turned @ program.rows)
-    values = jax.vmap(partial(primal_value, program))(turned, program.r[None, :] - scores)
+    values = jax.vmap(lambda z: primal_value(program, z, program.r - program.scores(z)))(shifted)
     params, value = candidates[0], values[0]
     for point, other in zip(candidates[1:], values[1:], strict=True):
         params, value = jnp.where(other < value, point, params), jnp.minimum(other, value)

@@ -92,8 +92,8 @@ def duality_gap(
         core = _compiled(replace(config, dtype=problem.x.dtype), dual is None)
         gap: jax.Array = core(jax.lax.stop_gradient(weighed(problem)), start, tol, steps)
         return gap
-    rows = weighed_and_padded(problem)
-    core = _compiled(replace(config, dtype=jnp.float64), dual is None)
+    config, rows = weighed_and_padded(replace(config, dtype=jnp.float64), problem)
+    core = _compiled(config, dual is None)
     with jax.enable_x64(True):
         start = Start(w, b, padded(alpha, len(rows.c)), np.asarray(True))
         gap_64 = float(core(rows, start, np.float64(_TIGHT), np.int32(_STEPS)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxhinge._core import solve_quickly, solve_thoroughly
 from jaxhinge._precision import in_float64
-from jaxhinge._problem import NDArray, padded, padded_size
+from jaxhinge._problem import NDArray, centre_of, padded, padded_size
 from jaxhinge._rows import Answer, Config, Rows, Start, Status
 from jaxhinge._solve_spread import Layout, is_spread, layout_of, on_host, spread_features
 
@@ -53,11 +53,8 @@ def share(x: Any, weight: NDArray) -> Shared:
         with jax.enable_x64(True):
             return Shared(*spread_features(x, weight), len(x), len(x), layout_of(x))
     size = padded_size(len(x))
-    # NaN and infinity are named afterwards.
-    with np.errstate(invalid="ignore", over="ignore"):
-        centre = (weight / weight.sum()).astype(x.dtype) @ x
     with jax.enable_x64(True):
-        return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre), len(x), size)
+        return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre_of(x, weight)), len(x), size)
 
 
 def lanes_at_once(count: int, size: int, num_features: int, itemsize: int, memory_budget: float) -> int:

@@ -13,13 +13,13 @@ from jaxhinge._certificate import Program
 from jaxhinge._cholesky import cholesky
 from jaxhinge._precision import eps
 
-# Above this many numbers, narrow data are multiplied as a batch of row blocks: XLA's CPU backend runs the blocks in
-# parallel, where one long thin product uses one core (106,496 x 51: 5 ms for 18 ms in float32).
-_BLOCK_THRESHOLD = 2_000_000
-_BLOCK_ROWS = 512
+# Narrow data are multiplied as a batch of blocks of so many rows: XLA's CPU backend runs the blocks in parallel, where
+# one long thin product uses one core (106,496 x 51: 7 ms for 22 ms in float32).
+_BLOCK = 128
 _NARROW = 128
-# So many numbers at a time, or the weighted copy falls out of the cache (106,496 x 65: 12 ms for 48 ms).
-_CHUNK = 700_000
+# Above the first many numbers; and the second many at a time, or the weighted copy falls out of the cache.
+_FEW = 250_000
+_CHUNK = 1_400_000
 
 
 class NewtonSystem(NamedTuple):
@@ -31,7 +31,7 @@ class NewtonSystem(NamedTuple):
 
 def by_features(program: Program) -> NewtonSystem:
     """The p x p system itself, in the precision of the program."""
-    rows = _blocked(program.rows)
+    rows = _blocked(program.columns)
 
     def factor(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         gram = weighted_gram(rows, weight * program.sign * program.sign)
@@ -56,42 +56,55 @@ def solved(factor: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
 
 
 def _blocked(rows: jax.Array) -> jax.Array:
-    """`rows` whole, or as `(blocks, p, n / blocks)` where that is faster.
+    """`rows` whole, or as `(blocks, p, n / blocks)` where one chunk holds them all: the others are blocked as they go.
 
-    Products in float64 are seldom made: they are not worth a second copy of the rows. And no block may lie on two
-    devices, or it would travel: how many share the rows is not known here, but they are a divisor of all there are.
+    No block may lie on two devices, or it would travel: how many share the rows is not known here, but they are a
+    divisor of all there are.
     """
     p, n = rows.shape
-    whole = n % (_BLOCK_ROWS * jax.device_count()) == 0
-    narrow = p < _NARROW and p * n > _BLOCK_THRESHOLD and whole and rows.dtype == jnp.float32
-    return rows.reshape(p, n // _BLOCK_ROWS, _BLOCK_ROWS).swapaxes(0, 1) if narrow else rows
+    one_chunk = p < _NARROW and _FEW < p * n <= _CHUNK
+    return _blocks_of(rows) if one_chunk and n % (_BLOCK * jax.device_count()) == 0 else rows
+
+
+def _blocks_of(rows: jax.Array) -> jax.Array:
+    return rows.reshape(len(rows), -1, _BLOCK).swapaxes(0, 1)
 
 
 @custom_vmap
 def weighted_gram(rows: jax.Array, weight: jax.Array) -> jax.Array:
     """`rows @ diag(weight) @ rows.T`, for `rows` whole `(p, n)` or in blocks `(blocks, p, n / blocks)`."""
-    if rows.ndim == 2:
+    if rows.ndim == 3:
+        return _gram_of_blocks(rows, weight)
+    (p, n), devices = rows.shape, jax.device_count()
+    if p >= _NARROW or p * n <= _CHUNK or n % devices:
         return (rows * weight[None, :]) @ rows.T
-    blocks, p, size = rows.shape
-    weight = weight.reshape(blocks, 1, size)
-    chunk = max(count for count in range(1, blocks + 1) if blocks % count == 0 and count * p * size <= _CHUNK)
-    # Blocks on several devices stay where they are.
-    if chunk == blocks or jax.device_count() > 1:
-        return _sum_of_grams(rows, weight)
-    shape = blocks // chunk, chunk
+    # What lies on one device stays there: every chunk has a part of each.
+    parts, weights = rows.reshape(p, devices, -1), weight.reshape(devices, -1)
+    size = _BLOCK * max(1, _CHUNK // (p * _BLOCK * devices))
 
-    def add(gram: jax.Array, some: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return gram + _sum_of_grams(*some), None
+    def add(index: jax.Array, gram: jax.Array) -> jax.Array:
+        some, by = (jax.lax.dynamic_slice_in_dim(part, index * size, size, axis=-1) for part in (parts, weights))
+        return gram + _gram_of_chunk(some, by)
 
-    chunks = rows.reshape(*shape, p, size), weight.reshape(*shape, 1, size)
+    number, left = divmod(n // devices, size)
     # A sum that varies over the axes of a `shard_map` as the rows do.
-    zero = 0 * jnp.isnan(rows[0] @ rows[0].T).astype(rows.dtype)
-    gram, _ = jax.lax.scan(add, zero, chunks)
-    return gram
+    zero = 0 * jnp.isnan(rows[:, :1] + rows[:, :1].T + weight[0]).astype(rows.dtype)
+    gram: jax.Array = jax.lax.fori_loop(0, number, add, zero)
+    return gram + _gram_of_chunk(parts[..., n // devices - left :], weights[..., n // devices - left :])
 
 
-def _sum_of_grams(rows: jax.Array, weight: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.einsum("bpi,bqi->bpq", rows * weight, rows), axis=0)
+def _gram_of_chunk(rows: jax.Array, weight: jax.Array) -> jax.Array:
+    """Of `(p, devices, m)` and `(devices, m)`: in blocks, and what is left."""
+    p, _, size = rows.shape
+    end = size - size % _BLOCK
+    rest = rows[..., end:].reshape(p, -1)
+    gram = (rest * weight[..., end:].reshape(1, -1)) @ rest.T
+    return gram + _gram_of_blocks(_blocks_of(rows[..., :end]), weight[..., :end])
+
+
+def _gram_of_blocks(rows: jax.Array, weight: jax.Array) -> jax.Array:
+    blocks, _, size = rows.shape
+    return jnp.sum(jnp.einsum("bpi,bqi->bpq", rows * weight.reshape(blocks, 1, size), rows), axis=0)
 
 
 @weighted_gram.def_vmap

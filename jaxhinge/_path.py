@@ -92,8 +92,9 @@ def path(
     dtype = jnp.float64 if _checks.flag("as_numpy", as_numpy) else caller_dtype(problem.x)
     _checks.check_within_range("l2", strengths.max(), dtype)
     config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)
+    config, given = weighed_and_padded(config, problem)
     with jax.enable_x64(True):
-        rows = jax.device_put(weighed_and_padded(problem))
+        rows = jax.device_put(given)
     size, d = len(rows.c), problem.x.shape[1]
     start = Start(np.zeros(d), np.zeros(()), np.zeros(size), np.asarray(False))
     answers: dict[int, Answer] = {}

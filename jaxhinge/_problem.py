@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +16,8 @@ from jaxhinge import _checks
 from jaxhinge._rows import Config, Method, Rows
 
 NDArray = np.ndarray[Any, Any]
+_ALIGNMENT = 64  # bytes
+_COLUMNS = 512
 _POSITIVE = "a number above 0 (2.3e-308 at least: processors take smaller ones for 0)"
 
 
@@ -118,23 +122,31 @@ def weighed(problem: Problem) -> Rows:
     )
 
 
-def weighed_and_padded(problem: Problem) -> Rows:
-    """The rows of a host problem in float64, padded with rows that do not count."""
-    size = padded_size(len(problem.x))
-    total = problem.weight.sum()
-    # NaN and infinity are named afterwards.
-    with np.errstate(invalid="ignore", over="ignore"):
-        centre = (problem.weight / total).astype(problem.x.dtype) @ problem.x
-    return Rows(
-        xt=padded(problem.x.T, size),
+def weighed_and_padded(config: Config, problem: Problem) -> tuple[Config, Rows]:
+    """The rows of a host problem in float64, padded with rows that do not count; centred where that loses nothing."""
+    size, centre = padded_size(len(problem.x)), centre_of(problem.x, problem.weight)
+    centred = config.intercept == "free" and problem.x.dtype == np.float64
+    return replace(config, centred=centred), Rows(
+        xt=padded(problem.x.T, size, centre if centred else None),
         sign=padded(problem.sign, size),
         r=padded(problem.r, size),
-        c=padded(problem.weight / total * problem.scale, size),
+        c=padded(problem.weight / problem.weight.sum() * problem.scale, size),
         l2=np.float64(problem.l2),
         q_bias=np.float64(problem.q_bias),
         centre=centre,
         valid=np.bool_(True),
     )
+
+
+def centre_of(x: NDArray, weight: NDArray) -> NDArray:
+    """The weighted mean row, `(d,)`, in the precision of `x`.
+
+    Not by a product of BLAS: its threads spin on for milliseconds, and take the cores from the solver.
+    """
+    # NaN and infinity are named afterwards.
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre: NDArray = np.einsum("n,nd->d", (weight / weight.sum()).astype(x.dtype), x)
+    return centre
 
 
 def caller_dtype(x: NDArray) -> Any:
@@ -144,12 +156,29 @@ def caller_dtype(x: NDArray) -> Any:
 
 def padded_size(n: int) -> int:
     """The next of a few sizes: eight to each doubling, so at most an eighth more, and at least 16."""
-    unit = 1 << max(4, (n - 1).bit_length() - 3)
+    unit = 1 << max(4, (n - 1).bit_length() - 4)
     return -(-n // unit) * unit
 
 
-def padded(array: NDArray, size: int) -> NDArray:
-    """The array with zeros appended along its last axis."""
-    result = np.zeros((*array.shape[:-1], size), array.dtype)
-    result[..., : array.shape[-1]] = array
+def padded(array: NDArray, size: int, centre: NDArray | None = None) -> NDArray:
+    """The array with zeros appended along its last axis, less a centre `(d,)` of its columns."""
+    result, n = _aligned((*array.shape[:-1], size), array.dtype), array.shape[-1]
+    # A transposed array is read along its rows: some at a time, or each number would cost a line of the cache.
+    for begin in range(0, n, _COLUMNS):
+        some = result[..., begin : min(begin + _COLUMNS, n)]
+        some[...] = array[..., begin : begin + _COLUMNS]
+        if centre is not None:
+            # NaN and infinity are named afterwards.
+            with np.errstate(invalid="ignore", over="ignore"):
+                some -= centre[:, None]
+    result[..., n:] = 0
     return result
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> NDArray:
+    """Memory that JAX takes for its own, on the CPU, where any other would be copied."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    aligned: NDArray = memory[begin : begin + size].view(dtype).reshape(shape)
+    return aligned

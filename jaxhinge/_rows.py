@@ -47,14 +47,15 @@ _ADVICE = {
 class Config:
     """What is fixed when a solve is compiled.
 
-    `paired` says that every second row mirrors the one before, as the two sides of a residual do. `dtype` is
-    the caller's.
+    `paired` says that every second row mirrors the one before, as the two sides of a residual do; `centred`, that the
+    features come without their centre. `dtype` is the caller's.
     """
 
     squared: bool = False
     intercept: Intercept = "free"
     method: Method = "auto"
     paired: bool = False
+    centred: bool = False
     dtype: Any = jnp.float32
 
 
@@ -106,11 +107,10 @@ def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
     """The program of the rows, and what was taken from the features: 0 where no free bias absorbs it."""
     counts = rows.c > 0
     centre = rows.centre if config.intercept == "free" else jnp.zeros_like(rows.centre)
-    features = rows.xt - centre[:, None] if config.intercept == "free" else rows.xt
+    features = rows.xt - centre[:, None] if config.intercept == "free" and not config.centred else rows.xt
     penalty = jnp.broadcast_to(rows.l2, centre.shape)
     q = jnp.zeros_like(centre)
     if config.intercept != "none":
-        features = jnp.concatenate([features, jnp.ones_like(features[:1])])
         penalty = jnp.append(penalty, rows.l2 if config.intercept == "regularized" else 0)
         # The bias of centred features is b + w . centre.
         q = jnp.append(-rows.q_bias * centre, rows.q_bias)
@@ -124,4 +124,5 @@ def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
         q=q,
         squared=config.squared,
         free_bias=config.intercept == "free",
+        ones=config.intercept != "none",
     ), centre

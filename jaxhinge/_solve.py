@@ -245,10 +245,9 @@ def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Sol
     given = _checks.host_array("max_steps", options.max_steps)
     max_steps = _checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
     dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
-    rows = weighed_and_padded(problem)
+    config, rows = weighed_and_padded(replace(config, dtype=dtype), problem)
     start = _start(options.init, problem.x.shape, np, np.float64)
     start = start._replace(dual=padded(start.dual, len(rows.c)))
-    config = replace(config, dtype=dtype)
     answer = solve_padded(config, rows, start, np.float64(tol), np.int32(max_steps), options.on_interrupt)
     if answer.status == Status.REFUSED:
         _checks.check_finite("x", problem.x)

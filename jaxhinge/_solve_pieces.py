@@ -30,12 +30,12 @@ from jaxhinge._core import (
     on_central_path,
     once_more,
     quick_steps,
-    task_of,
     thorough_steps,
 )
 from jaxhinge._interior_point import Progress
 from jaxhinge._precision import in_float64
 from jaxhinge._rows import Answer, Config, Rows, Start
+from jaxhinge._solve_task import Task, task_of, working_program
 from jaxhinge._waiting import computed
 
 _PAUSE = 0.5  # seconds between two looks, or a step if that takes longer
@@ -56,14 +56,14 @@ def thoroughly_in_pieces(config: Config, rows: Rows, start: Start, tol: np.float
 
 def _in_pieces(pieces: Any, config: Config, rows: Rows, start: Start, tol: np.float64, max_steps: np.int32) -> Answer:
     """Before the start is certified there is nothing to return: KeyboardInterrupt."""
-    program, found = computed(_begun(config)(rows, start))
+    task, found = computed(_begun(config)(rows, start))
 
     def nothing_more() -> Found:
         return found  # type: ignore[no-any-return]
 
     reached: Reached = nothing_more
     try:
-        for after in pieces(config, program, found, tol, max_steps):
+        for after in pieces(config, task, found, tol, max_steps):
             reached = after
         answer: Answer = computed(_finished(config)(rows, reached(), tol))
     except KeyboardInterrupt:
@@ -72,39 +72,39 @@ def _in_pieces(pieces: Any, config: Config, rows: Rows, start: Start, tol: np.fl
     return answer
 
 
-def _quick_pieces(config: Config, program: Program, found: Found, tol: Any, max_steps: Any) -> Iterator[Reached]:
+def _quick_pieces(config: Config, task: Task, found: Found, tol: Any, max_steps: Any) -> Iterator[Reached]:
     """`_core._quickly`, with what there is after each piece."""
-    p, n = program.rows.shape
-    if ascends(config, program):
+    p, n = task.program.shape
+    if ascends(config, task):
         most = max_steps if config.method == "ascent" else min(max_steps, np.int32(ASCENT_STEPS))
-        for ascent in _pieces(_ascend, program, _at_rest(found.best), tol, most):
+        for ascent in _pieces(_ascend, task, _at_rest(found.best), tol, most):
             yield partial(ascended, found, ascent, max_steps)
         found = ascended(found, ascent, max_steps)
     if config.method != "ascent" and p <= n:
-        for progress in _pieces(_quick_steps, program, _quick_start(program, found), tol, max_steps):
-            yield partial(_joined, program, found, progress, max_steps)
+        for progress in _pieces(_quick_steps, task, _quick_start(task, found), tol, max_steps):
+            yield partial(_joined, task, found, progress, max_steps)
 
 
-def _thorough_pieces(config: Config, program: Program, found: Found, tol: Any, max_steps: Any) -> Iterator[Reached]:
+def _thorough_pieces(config: Config, task: Task, found: Found, tol: Any, max_steps: Any) -> Iterator[Reached]:
     """`_core._thoroughly`, with what there is after each piece."""
     if config.method == "ascent":
         return
-    progress = _thorough_start(program, found)
+    progress = _thorough_start(task, found)
     for again in (False, True):
         if again:
-            progress = once_more(progress, _cold_start(program))
-        for after in _pieces(_thorough_steps, program, progress, tol, max_steps):
+            progress = once_more(progress, _cold_start(task))
+        for after in _pieces(_thorough_steps, task, progress, tol, max_steps):
             progress = after
-            yield partial(_joined, program, found, progress, max_steps)
+            yield partial(_joined, task, found, progress, max_steps)
 
 
-def _pieces(advance: Any, program: Program, state: State, tol: Any, max_steps: Any) -> Iterator[State]:
+def _pieces(advance: Any, task: Task, state: State, tol: Any, max_steps: Any) -> Iterator[State]:
     """Steps until they end by themselves, as many in a piece as fit in the pause; at least one piece."""
     size, limit = 1, 0
     while limit < max_steps:
         before, began = int(state.steps), time.perf_counter()
         limit = min(before + size, int(max_steps))
-        state = computed(advance(program, state, tol, np.int32(limit)))
+        state = computed(advance(task, state, tol, np.int32(limit)))
         yield state
         made = int(state.steps) - before
         if before + made < limit:
@@ -121,9 +121,9 @@ def _compiled(function: Callable[..., Any]) -> Any:
 
 @lru_cache
 def _begun(config: Config) -> Any:
-    def begun(rows: Rows, start: Start) -> tuple[Program, Found]:
+    def begun(rows: Rows, start: Start) -> tuple[Task, Found]:
         task = task_of(config, rows)
-        return task.program, given_start(task, start)
+        return task, given_start(task, start)
 
     return _compiled(begun)
 
@@ -142,28 +142,40 @@ def _at_rest(best: Certified) -> Ascent:
 
 
 @_compiled
-def _ascend(program: Program, ascent: Ascent, tol: jax.Array, limit: jax.Array) -> Ascent:
-    return _ascent.ascend(program, ascent._replace(momentum=_rounded(ascent.momentum)), tol, limit)
+def _ascend(task: Task, ascent: Ascent, tol: jax.Array, limit: jax.Array) -> Ascent:
+    return _ascent.ascend(task.program, ascent._replace(momentum=_rounded(ascent.momentum)), tol, limit)
 
 
 @_compiled
-def _quick_start(program: Program, found: Found) -> Progress:
-    return on_central_path(_rounded(program), found)
+def _quick_start(task: Task, found: Found) -> Progress:
+    return on_central_path(task, working_program(task, jnp.float32), found)
 
 
 @_compiled
-def _quick_steps(program: Program, progress: Progress, tol: jax.Array, limit: jax.Array) -> Progress:
-    return quick_steps(_rounded(program), _rounded(progress), tol, limit)
+def _quick_steps(task: Task, progress: Progress, tol: jax.Array, limit: jax.Array) -> Progress:
+    return quick_steps(working_program(task, jnp.float32), _rounded(progress), tol, limit)
 
 
 @_compiled
-def _thorough_steps(program: Program, progress: Progress, tol: jax.Array, limit: jax.Array) -> Progress:
-    return thorough_steps(program)(progress, tol, limit)
+def _thorough_start(task: Task, found: Found) -> Progress:
+    return on_central_path(task, _working(task), found)
 
 
-_thorough_start = _compiled(on_central_path)
-_cold_start = _compiled(cold_progress)
+@_compiled
+def _cold_start(task: Task) -> Progress:
+    return cold_progress(_working(task))
+
+
+@_compiled
+def _thorough_steps(task: Task, progress: Progress, tol: jax.Array, limit: jax.Array) -> Progress:
+    return thorough_steps(_working(task))(progress, tol, limit)
+
+
 _joined = _compiled(joined)
+
+
+def _working(task: Task) -> Program:
+    return working_program(task, task.program.rows.dtype)
 
 
 def _rounded(tree: Any) -> Any:

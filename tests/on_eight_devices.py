@@ -228,12 +228,18 @@ def test_solve_inside_jit_moves_sums_only(mesh: str) -> None:
 
 
 def test_no_block_of_rows_lies_on_two_devices(monkeypatch: Any) -> None:
-    monkeypatch.setattr(_newton, "_BLOCK_THRESHOLD", 0)
-    n = 9 * _newton._BLOCK_ROWS  # as many on each device, but no whole number of blocks
+    monkeypatch.setattr(_newton, "_FEW", 0)
+    # As many on each device, but no whole number of blocks, of chunks that hold all of them or a part.
+    n = 8 * (2 * _newton._BLOCK + 1)
     rows = rows_on("automatic", np.resize(X, (n, D)), np.resize(Y, n), np.resize(WEIGHT, n))
     assert rows.x.shape == (n, D)
-    run = jax.jit(lambda rows: jh.solve(rows.x, rows.y, l2=L2))
-    assert_only_sums_travel(run.lower(rows).compile(), (D + 1) ** 2)
+    for chunk in (n * D * 2, n * D // 2):
+        monkeypatch.setattr(_newton, "_CHUNK", chunk)
+        run = jax.jit(lambda rows: jh.solve(rows.x, rows.y, l2=L2))
+        compiled = run.lower(rows).compile()
+        assert_only_sums_travel(compiled, (D + 1) ** 2)
+        found = compiled(rows)
+        np.testing.assert_allclose(found.primal_value, jh.solve(rows.x, rows.y, l2=L2).primal_value, rtol=2e-4)
 
 
 def test_values_that_solve_refuses() -> None:

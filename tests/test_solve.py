@@ -232,7 +232,7 @@ def test_new_values_and_nearby_numbers_of_rows_do_not_compile_again(compilations
 def test_padding_costs_at_most_an_eighth_or_a_few_rows():
     sizes = [padded_size(n) for n in range(1, 5000)]
     for n, size in enumerate(sizes, start=1):
-        assert n <= size <= max(16 * -(-n // 16), 1.25 * n)
+        assert n <= size <= max(16 * -(-n // 16), 1.125 * n)
     assert len(set(sizes)) < 60
 
 
