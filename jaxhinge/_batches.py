@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 
 State = TypeVar("State")
 Step = Callable[..., tuple[State, Any]]
@@ -41,7 +41,7 @@ class Batches(NamedTuple):
         cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int, blocks: int = 1
     ) -> Batches:
         """Check that the rows fit together; more rows in a batch than there are means all of them."""
-        size = _checks.host_integer("batch_size", batch_size, at_least=1, at_most=sys.maxsize)
+        size = _host_checks.host_integer("batch_size", batch_size, at_least=1, at_most=sys.maxsize)
         if x.ndim == 0 or x.shape[0] == 0:
             raise ValueError(f"x has no rows: shape {x.shape}.")
         if y.shape[:1] != x.shape[:1]:
@@ -52,7 +52,7 @@ class Batches(NamedTuple):
             if weight.shape != x.shape[:1]:
                 raise ValueError(f"sample_weight has shape {weight.shape}, but x has {x.shape[0]} rows.")
         size = min(size, x.shape[0])
-        blocks = _checks.host_integer("blocks", blocks, at_least=1)
+        blocks = _host_checks.host_integer("blocks", blocks, at_least=1)
         if x.shape[0] % blocks or size % blocks:
             raise ValueError(
                 f"blocks={blocks} must divide the {x.shape[0]} rows of x and the {size} of a batch. "

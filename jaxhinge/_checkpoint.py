@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 
 NDArray = np.ndarray[Any, Any]
 State = TypeVar("State")
@@ -72,8 +72,8 @@ class Checkpoints:
     damaged: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
-        _checks.host_integer("keep", self.keep, at_least=1)
-        _checks.check_host_number(
+        _host_checks.host_integer("keep", self.keep, at_least=1)
+        _host_checks.check_number(
             "every_seconds", self.every_seconds, meaning="a number of seconds, at least 0", valid=lambda s: s >= 0
         )
         if self.damaged not in ("refuse", "skip"):
@@ -95,7 +95,7 @@ class Checkpoints:
           ValueError: There is a checkpoint of this number or a larger one.
           TypeError: A leaf is not an array.
         """
-        step = _checks.host_integer("step", step, at_least=0)
+        step = _host_checks.host_integer("step", step, at_least=0)
         leaves = _leaves(state)
         packed = _packed(leaves)
         header = {

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks, losses
+from jaxhinge import _checks, _host_checks, losses
 from jaxhinge._blocks import is_mapped
 from jaxhinge._checkpoint import Checkpoints
 from jaxhinge._epochs import Settings
@@ -180,14 +180,14 @@ def fit(
     problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
     problem = problem._replace(
         key=jax.random.key(0) if key is None else _checks.random_key("key", key),
-        epochs=_checks.host_integer("epochs", epochs, at_least=1),
+        epochs=_host_checks.host_integer("epochs", epochs, at_least=1),
         average_from=0 if average_from is None else _average_from(average_from, epochs),
         tol=-1.0 if tol is None else _tolerance(tol),
-        patience=_checks.host_integer("patience", patience, at_least=1),
+        patience=_host_checks.host_integer("patience", patience, at_least=1),
     )
     origin = origin_of(problem, classes, loss_fn) if params is None else given_params(params, problem, classes)
     size = _batch_size(len(problem.x)) if batch_size is None else batch_size
-    size = _checks.host_integer("batch_size", size, at_least=1, at_most=sys.maxsize)
+    size = _host_checks.host_integer("batch_size", size, at_least=1, at_most=sys.maxsize)
     structure, numbers = split(value)
     settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs))
     given = origin if params is not None else None
@@ -207,14 +207,14 @@ def fit(
 
 
 def _fit_stream(x: Any, y: Any, sample_weight: Any, batch_size: int | None, key: Any, options: Options) -> FitResult:
-    epochs = _checks.host_integer("epochs", options.epochs, at_least=1)
+    epochs = _host_checks.host_integer("epochs", options.epochs, at_least=1)
     if options.average_from is not None:
         _average_from(options.average_from, epochs)
     if options.steps_per_epoch is not None:
-        _checks.host_integer("steps_per_epoch", options.steps_per_epoch, at_least=1)
-    _checks.host_integer("patience", options.patience, at_least=1)
+        _host_checks.host_integer("steps_per_epoch", options.steps_per_epoch, at_least=1)
+    _host_checks.host_integer("patience", options.patience, at_least=1)
     options = options._replace(
-        l2=_checks.check_host_number("l2", options.l2, meaning=_NOT_NEGATIVE, valid=_not_negative),
+        l2=_host_checks.check_number("l2", options.l2, meaning=_NOT_NEGATIVE, valid=_not_negative),
         tol=-1.0 if options.tol is None else _tolerance(options.tol),
     )
     if y is None:
@@ -259,13 +259,13 @@ def _batch_size(n: int) -> int:
 
 
 def _average_from(epoch: int, epochs: int) -> int:
-    if _checks.host_integer("average_from", epoch, at_least=0) >= epochs:
+    if _host_checks.host_integer("average_from", epoch, at_least=0) >= epochs:
         raise ValueError(f"average_from must be an epoch of the run, 0..{epochs - 1}; got {epoch}.")
     return epoch
 
 
 def _tolerance(tol: Any) -> float:
-    return _checks.check_host_number("tol", tol, meaning=_NOT_NEGATIVE, valid=_not_negative)
+    return _host_checks.check_number("tol", tol, meaning=_NOT_NEGATIVE, valid=_not_negative)
 
 
 def _power_of_two(epochs: int) -> int:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._fit_problem import BINARY, MULTICLASS, cast, unwrapped
 
 NDArray = np.ndarray[Any, Any]
@@ -60,10 +60,10 @@ class Reader:
         x = self._features(f"x of {name}", parts[0])
         weight = np.ones(len(x), x.dtype)
         if len(parts) == 3:
-            weight = _checks.host_real(f"sample_weight of {name}", parts[2]).astype(x.dtype)
+            weight = _host_checks.host_real(f"sample_weight of {name}", parts[2]).astype(x.dtype)
             _check_weight(f"sample_weight of {name}", weight, len(x))
-        y = _checks.host_array(f"y of {name}", parts[1])
-        _checks.check_rows(f"y of {name}", y, len(x))
+        y = _host_checks.host_array(f"y of {name}", parts[1])
+        _host_checks.check_rows(f"y of {name}", y, len(x))
         batch = Batch(x, self._targets(f"y of {name}", y, weight, x.dtype), weight, len(x))
         self.first = self.first or batch
         return self._padded(batch)
@@ -93,8 +93,8 @@ class Reader:
         return tuple(given)
 
     def _features(self, name: str, value: Any) -> NDArray:
-        x = _checks.host_real(name, value)
-        _checks.check_features(name, x)
+        x = _host_checks.host_real(name, value)
+        _host_checks.check_features(name, x)
         x = cast(name, x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32), copy=False)
         if self.first is None:
@@ -114,16 +114,16 @@ class Reader:
         counted = y[weight > 0]
         if self.num_classes is not None:
             if not jnp.issubdtype(y.dtype, jnp.integer) or y.min() < 0 or y.max() >= self.num_classes:
-                _checks.check_class_labels(name, y, self.num_classes)
+                _host_checks.check_class_labels(name, y, self.num_classes)
             self.classes.update(np.unique(counted).tolist())
             return y.astype(np.int32)
         if self.binary:
             # One batch may well have one class.
             if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
-                _checks.check_binary_targets(name, y)
+                _host_checks.check_binary_targets(name, y)
             self.classes.update(np.unique(counted).tolist())
         else:
-            _checks.check_real_targets(name, y)
+            _host_checks.check_real_targets(name, y)
         return cast(name, y, dtype)
 
     def _padded(self, batch: Batch) -> Batch:
@@ -141,7 +141,7 @@ class Reader:
 
 
 def _check_weight(name: str, weight: NDArray, num_rows: int) -> None:
-    """As `_checks.check_sample_weight`, but a batch without any weight is passed over later."""
+    """As `_host_checks.check_sample_weight`, but a batch without any weight is passed over later."""
     if weight.shape == (num_rows,) and (weight == 0).all():
         return
-    _checks.check_sample_weight(name, weight, num_rows)
+    _host_checks.check_sample_weight(name, weight, num_rows)

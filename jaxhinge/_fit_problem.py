@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks, losses
+from jaxhinge import _checks, _host_checks, losses
 from jaxhinge._epochs import Problem
 from jaxhinge._objective import LinearParams
 
@@ -31,22 +31,22 @@ def fit_problem(
     x: Any, y: Any, l2: Any, loss_fn: Callable[..., jax.Array], num_classes: int | None, sample_weight: Any
 ) -> tuple[Problem, int | None]:
     """The checked arrays in the dtypes of the run, and the number of classes."""
-    l2 = _checks.check_host_number("l2", l2, meaning=_NOT_NEGATIVE, valid=lambda value: value >= 0)
+    l2 = _host_checks.check_number("l2", l2, meaning=_NOT_NEGATIVE, valid=lambda value: value >= 0)
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
-    x = _checks.host_real("x", x)
-    _checks.check_features("x", x)
+    x = _host_checks.host_real("x", x)
+    _host_checks.check_features("x", x)
     x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     _checks.check_within_range("l2", l2, dtype)
     weight = None
     if sample_weight is not None:
-        weight = _checks.host_real("sample_weight", sample_weight).astype(float)
-        _checks.check_sample_weight("sample_weight", weight, len(x))
+        weight = _host_checks.host_real("sample_weight", sample_weight).astype(float)
+        _host_checks.check_sample_weight("sample_weight", weight, len(x))
         # Only ratios matter, and the largest is 1 in any precision.
         weight = (weight / weight.max()).astype(dtype)
-    y = _checks.host_array("y", y)
-    _checks.check_rows("y", y, len(x))
+    y = _host_checks.host_array("y", y)
+    _host_checks.check_rows("y", y, len(x))
     y, classes = _targets(y, weight, unwrapped(loss_fn), num_classes)
     y = y.astype(np.int32) if classes else cast("y", y, dtype)
     spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in REGRESSION else 1.0
@@ -59,18 +59,18 @@ def _targets(
     """Check `y` for what the loss needs; a loss of another origin takes labels where `num_classes` is given."""
     check_num_classes(num_classes, loss_fn)
     if loss_fn in MULTICLASS or num_classes is not None:
-        return y, _checks.check_class_labels("y", y, num_classes, weight)
+        return y, _host_checks.check_class_labels("y", y, num_classes, weight)
     if loss_fn in BINARY:
-        _checks.check_binary_targets("y", y, weight)
+        _host_checks.check_binary_targets("y", y, weight)
     else:
-        _checks.check_real_targets("y", y)
+        _host_checks.check_real_targets("y", y)
     return y, None
 
 
 def check_num_classes(num_classes: int | None, loss_fn: Callable[..., jax.Array]) -> None:
     """Classes are counted for losses of one score per class only."""
     if num_classes is not None:
-        _checks.host_integer("num_classes", num_classes, at_least=2)
+        _host_checks.host_integer("num_classes", num_classes, at_least=2)
         if loss_fn in BINARY | REGRESSION:
             raise ValueError(
                 f"num_classes={num_classes} needs a multiclass loss_fn, such as "
@@ -98,8 +98,8 @@ def given_params(params: Any, problem: Problem, classes: int | None) -> LinearPa
     shape = () if classes is None else (classes,)
     given: list[Any] = []
     for name, value, expected in (("w", w, (problem.x.shape[1], *shape)), ("b", b, shape)):
-        array = _checks.host_real(name, value)
-        _checks.check_finite(name, array)
+        array = _host_checks.host_real(name, value)
+        _host_checks.check_finite(name, array)
         if array.shape != expected:
             raise ValueError(f"params: {name} has shape {array.shape}, but x and y need {expected}.")
         given.append(array.astype(dtype))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._batches import running_mean
 from jaxhinge._blocks import Source, shuffled_rows, source_of
 from jaxhinge._epochs import Problem
@@ -111,7 +111,7 @@ def mapped_source(
 ) -> tuple[Source, int | None]:
     """Shuffled rows of a memory-mapped file, and the number of classes in `y`."""
     _checks.check_feature_shape("x", x)
-    size = _checks.host_integer("batch_size", batch_size, at_least=1)
+    size = _host_checks.host_integer("batch_size", batch_size, at_least=1)
     # Features of the same length and dtype stand for these, which are read and checked later.
     like = np.broadcast_to(np.zeros((), x.dtype), (len(x), 1))
     problem, classes = fit_problem(like, y, options.l2, options.loss_fn, options.num_classes, sample_weight)

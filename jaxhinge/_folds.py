@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 
 NDArray = np.ndarray[Any, Any]
 
@@ -110,7 +110,7 @@ def _is_index_array(folds: Any) -> bool:
 
 
 def _checked_index(index: NDArray, n: int) -> NDArray:
-    _checks.check_rows("folds", index, n)
+    _host_checks.check_rows("folds", index, n)
     used = np.unique(index[index >= 0])
     if len(used) == 0:
         raise ValueError("folds holds no row out: every entry is negative.")

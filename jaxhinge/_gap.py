@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._core import gap_of_rows
 from jaxhinge._precision import in_float64
 from jaxhinge._problem import (
@@ -98,7 +98,7 @@ def duality_gap(
         start = Start(w, b, padded(alpha, len(rows.c)), np.asarray(True))
         gap_64 = float(core(rows, start, np.float64(_TIGHT), np.int32(_STEPS)))
     if np.isnan(gap_64):
-        _checks.check_finite("x", problem.x)
+        _host_checks.check_finite("x", problem.x)
         if np.isfinite(w).all() and np.isfinite(b):
             gap_64 = np.inf  # infinity less infinity: beyond float64
     # A bound beyond the caller's dtype is infinite there.
@@ -112,7 +112,7 @@ def _compiled(config: Config, improve: bool) -> Any:
 
 
 def _fitting(name: str, value: Any, shape: tuple[int, ...], traced: bool) -> Any:
-    array = _checks.float_array(name, value) if traced else _checks.host_real(name, value).astype(np.float64)
+    array = _checks.float_array(name, value) if traced else _host_checks.host_real(name, value).astype(np.float64)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, but x needs it to have shape {shape}.")
     return array

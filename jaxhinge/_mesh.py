@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 
 NDArray = np.ndarray[Any, Any]
 
@@ -75,10 +75,10 @@ def shard_rows(
     True
     """
     axis = _row_axis(mesh, axis)
-    x, y = _checks.host_real("x", x), _checks.host_real("y", y)
-    weight = (
-        np.ones(x.shape[:1], np.float32) if sample_weight is None else _checks.host_real("sample_weight", sample_weight)
-    )
+    x, y = _host_checks.host_real("x", x), _host_checks.host_real("y", y)
+    weight = np.ones(x.shape[:1], np.float32)
+    if sample_weight is not None:
+        weight = _host_checks.host_real("sample_weight", sample_weight)
     sharding = NamedSharding(mesh, PartitionSpec(axis))  # type: ignore[no-untyped-call]
     shards, here = _shard_counts(sharding, axis)
     longest = _longest_shard(x, y, weight, here)

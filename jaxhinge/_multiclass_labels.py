@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._problem import host_l2, host_rows, traced_rows
 from jaxhinge._solve import Solution, SolverOptions
 
@@ -29,18 +29,18 @@ def classified(
 ) -> Classified:
     """Checked rows. On the host bad labels are errors; under a trace they make the problem invalid."""
     if num_classes is not None:
-        _checks.host_integer("num_classes", num_classes, at_least=2)
+        _host_checks.host_integer("num_classes", num_classes, at_least=2)
     if not traced:
         x, weight = host_rows(x, sample_weight)
-        labels = _checks.host_array("labels", labels)
-        _checks.check_rows("labels", labels, len(x))
-        k = _checks.check_class_labels("labels", labels, num_classes, weight)
+        labels = _host_checks.host_array("labels", labels)
+        _host_checks.check_rows("labels", labels, len(x))
+        k = _host_checks.check_class_labels("labels", labels, num_classes, weight)
         return Classified(x, labels.astype(np.int32), weight, host_l2(l2), k, True)
     features, weights = traced_rows(x, sample_weight)
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(labels)):
-        labels = _checks.host_array("labels", labels)
-        _checks.check_rows("labels", labels, len(features))
-        num_classes = _checks.check_class_labels("labels", labels, num_classes)
+        labels = _host_checks.host_array("labels", labels)
+        _host_checks.check_rows("labels", labels, len(features))
+        num_classes = _host_checks.check_class_labels("labels", labels, num_classes)
     return _with_traced_labels(features, labels, weights, l2, num_classes)
 
 
@@ -74,7 +74,7 @@ def check_init(init: Any, shape: tuple[int, int], num_classes: int) -> None:
 
 def host_limits(options: SolverOptions) -> tuple[np.float64, np.int32]:
     """`tol` and `max_steps`, checked."""
-    tol = _checks.check_host_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    given = _checks.host_array("max_steps", options.max_steps)
-    max_steps = _checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
+    tol = _host_checks.check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    given = _host_checks.host_array("max_steps", options.max_steps)
+    max_steps = _host_checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
     return np.float64(tol), np.int32(max_steps)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._lanes import Lanes, lanes_at_once, share, solve_lanes
 from jaxhinge._multiclass_labels import Classified, check_init, host_limits
 from jaxhinge._objective import LinearParams
@@ -72,7 +72,7 @@ def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> 
         found.append(solve_lanes(config, shared, lanes, before, float(tol), int(max_steps)))
     answer: Answer = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:k], *found)
     if (answer.status == Status.REFUSED).any():
-        _checks.check_finite("x", x)
+        _host_checks.check_finite("x", x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
     solution = _combined(Solution(LinearParams(answer.w, answer.b), *answer[2:]), known, tol, np)
     return solution if options.as_numpy else jax.device_put(solution)

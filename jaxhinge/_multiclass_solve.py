@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._multiclass_core import Config, Rows, Start, solve_quickly, solve_rows, solve_thoroughly
 from jaxhinge._multiclass_labels import Classified, check_init, classified, host_limits
 from jaxhinge._multiclass_one_vs_rest import solve_one_vs_rest
@@ -174,7 +174,7 @@ def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> 
     start = start._replace(dual=padded(start.dual.T, size).T)
     answer = _solve_padded(replace(config, dtype=dtype), rows, start, tol, max_steps)
     if answer.status == Status.REFUSED:
-        _checks.check_finite("x", x)
+        _host_checks.check_finite("x", x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
     answer = answer._replace(dual=answer.dual[: len(x)])
     return _solution(answer if options.as_numpy else jax.device_put(answer))

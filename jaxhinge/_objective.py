@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxhinge import _checks, _one_pass
+from jaxhinge import _checks, _host_checks, _one_pass
 from jaxhinge._mesh import explicit_mesh, with_automatic_axes
 from jaxhinge._one_pass import affine
 from jaxhinge.losses import hinge_loss
@@ -48,9 +48,9 @@ def init_params(num_features: int, num_classes: int | None = None, dtype: DTypeL
     >>> jaxhinge.init_params(3, num_classes=2).w.shape
     (3, 2)
     """
-    _checks.host_integer("num_features", num_features, at_least=1)
+    _host_checks.host_integer("num_features", num_features, at_least=1)
     if num_classes is not None:
-        _checks.host_integer("num_classes", num_classes, at_least=1)
+        _host_checks.host_integer("num_classes", num_classes, at_least=1)
     try:
         if isinstance(dtype, (np.ndarray, jax.Array)):
             raise TypeError("an array is not its dtype")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._objective import LinearParams
 from jaxhinge._problem import binary_problem, caller_dtype, config_of, weighed_and_padded
 from jaxhinge._rows import Answer, Start
@@ -85,10 +85,10 @@ def path(
     ((3, 2), True)
     """
     strengths = checked_strengths(l2)
-    tolerance = _checks.check_host_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0)
-    limit = np.int32(_checks.host_integer("max_steps", max_steps, at_least=1))
+    tolerance = _host_checks.check_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0)
+    limit = np.int32(_host_checks.host_integer("max_steps", max_steps, at_least=1))
     problem = binary_problem(x, y, strengths[0], sample_weight, traced=False)
-    _checks.check_finite("x", problem.x)
+    _host_checks.check_finite("x", problem.x)
     dtype = jnp.float64 if _checks.flag("as_numpy", as_numpy) else caller_dtype(problem.x)
     _checks.check_within_range("l2", strengths.max(), dtype)
     config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)

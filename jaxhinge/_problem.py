@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._rows import Config, Method, Rows
 
 NDArray = np.ndarray[Any, Any]
@@ -61,9 +61,9 @@ def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool)
     """Rows of a classifier. On the host bad targets are errors; under a trace they make the problem invalid."""
     if not traced:
         x, weight = host_rows(x, sample_weight)
-        y = _checks.host_array("y", y)
-        _checks.check_rows("y", y, len(x))
-        _checks.check_binary_targets("y", y, weight)
+        y = _host_checks.host_array("y", y)
+        _host_checks.check_rows("y", y, len(x))
+        _host_checks.check_binary_targets("y", y, weight)
         return Problem(x, y.astype(np.float64), np.ones(len(x)), weight, host_l2(l2))
     features, weights = traced_rows(x, sample_weight)
     y = _checks.target_array("y", y, features[:, 0])
@@ -77,20 +77,20 @@ def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool)
 
 def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
     """Checked features and weights (1 by default). NaN is looked for by the solver, and named afterwards."""
-    x = _checks.host_real("x", x)
+    x = _host_checks.host_real("x", x)
     _checks.check_feature_shape("x", x)
     if x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else np.float64)
     if sample_weight is None:
         return x, np.ones(len(x))
-    weight = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
-    _checks.check_sample_weight("sample_weight", weight, len(x))
+    weight = _host_checks.host_real("sample_weight", sample_weight).astype(np.float64)
+    _host_checks.check_sample_weight("sample_weight", weight, len(x))
     return x, weight
 
 
 def host_l2(l2: Any) -> float:
     """The strength of regularisation, above 0."""
-    return _checks.check_host_number("l2", l2, meaning=_POSITIVE, valid=lambda l2: l2 >= sys.float_info.min)
+    return _host_checks.check_number("l2", l2, meaning=_POSITIVE, valid=lambda l2: l2 >= sys.float_info.min)
 
 
 def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:

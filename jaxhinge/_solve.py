@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._blocks import is_mapped
 from jaxhinge._implicit import differentiable
 from jaxhinge._mesh import explicit_mesh, with_automatic_axes
@@ -241,16 +241,16 @@ def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> S
 
 
 def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
-    tol = _checks.check_host_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    given = _checks.host_array("max_steps", options.max_steps)
-    max_steps = _checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
+    tol = _host_checks.check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    given = _host_checks.host_array("max_steps", options.max_steps)
+    max_steps = _host_checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
     dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
     config, rows = weighed_and_padded(replace(config, dtype=dtype), problem)
     start = _start(options.init, problem.x.shape, np, np.float64)
     start = start._replace(dual=padded(start.dual, len(rows.c)))
     answer = solve_padded(config, rows, start, np.float64(tol), np.int32(max_steps), options.on_interrupt)
     if answer.status == Status.REFUSED:
-        _checks.check_finite("x", problem.x)
+        _host_checks.check_finite("x", problem.x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
     answer = answer._replace(dual=answer.dual[: len(problem.x)])
     return _solution(answer if options.as_numpy else jax.device_put(answer))
@@ -267,7 +267,7 @@ def _start(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any
     if not isinstance(init.params, tuple) or len(init.params) != 2:
         raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
     named = {"init.params.w": init.params[0], "init.params.b": init.params[1], "init.dual": init.dual}
-    checked = _checks.host_real if numpy is np else _checks.float_array
+    checked = _host_checks.host_real if numpy is np else _checks.float_array
     w, b, dual = (checked(name, leaf).astype(dtype) for name, leaf in named.items())
     if w.shape != (d,) or dual.shape != (n,):
         raise ValueError(

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._core import solve_rows
 from jaxhinge._precision import in_float64
 from jaxhinge._problem import NDArray, host_l2
@@ -79,8 +79,8 @@ def solve_spread(
     """The answer, whose dual lies as the rows do; `init` is a pair `(params, dual)` or None."""
     # What the host does, too: float64 only where it is asked for, or x64 is on.
     config = replace(config, dtype=jnp.float64 if as_numpy or x.dtype == jnp.float64 else jnp.float32)
-    tol = _checks.check_host_number("tol", tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    max_steps = _checks.host_integer("max_steps", np.asarray(max_steps).item(), at_least=1)
+    tol = _host_checks.check_number("tol", tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    max_steps = _host_checks.host_integer("max_steps", np.asarray(max_steps).item(), at_least=1)
     layout = layout_of(real_features(x))
     x = jax.device_put(x, layout.rows)
     y, weight = _placed("y", y, x, layout), _placed("sample_weight", sample_weight, x, layout)
@@ -109,8 +109,8 @@ def _placed(name: str, values: Any, x: jax.Array, layout: Layout) -> Any:
     """One number for each row, on the device of its row."""
     if values is None:
         return None
-    values = values if isinstance(values, jax.Array) else _checks.host_real(name, values)
-    _checks.check_rows(name, values, x.shape[0])
+    values = values if isinstance(values, jax.Array) else _host_checks.host_real(name, values)
+    _host_checks.check_rows(name, values, x.shape[0])
     return jax.device_put(values, layout.vector)
 
 

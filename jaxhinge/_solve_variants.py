@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._problem import Problem, config_of, host_l2, host_rows, is_traced, traced_rows
 from jaxhinge._rows import Config
 from jaxhinge._solve import Solution, SolverOptions, solve_problem
@@ -71,7 +71,7 @@ def solve_regression(
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
     traced = is_traced(x, y, l2, epsilon, sample_weight, options)
     if not traced:
-        epsilon = _checks.check_host_number("epsilon", epsilon, meaning="a number, at least 0", valid=lambda v: v >= 0)
+        epsilon = _host_checks.check_number("epsilon", epsilon, meaning="a number, at least 0", valid=lambda v: v >= 0)
     return _two_sided(config, options, x, y, l2, sample_weight, epsilon, (1.0, 1.0), traced)
 
 
@@ -128,7 +128,7 @@ def solve_quantile(
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
     traced = is_traced(x, y, l2, quantile, sample_weight, options)
     if not traced:
-        quantile = _checks.check_host_number("quantile", quantile, meaning=_IN_0_1, valid=lambda v: 0 < v < 1)
+        quantile = _host_checks.check_number("quantile", quantile, meaning=_IN_0_1, valid=lambda v: 0 < v < 1)
     sides = (quantile, 1 - jnp.asarray(quantile) if traced else 1 - quantile)
     return _two_sided(config, options, x, y, l2, sample_weight, 0.0, sides, traced)
 
@@ -243,7 +243,7 @@ def solve_one_class(
     traced = is_traced(x, nu, l2, sample_weight, options)
     rows, weight = _rows(x, sample_weight, traced)
     if not traced:
-        nu = _checks.check_host_number("nu", nu, meaning=_IN_0_1, valid=lambda value: 0 < value < 1)
+        nu = _host_checks.check_number("nu", nu, meaning=_IN_0_1, valid=lambda value: 0 < value < 1)
         l2 = host_l2(l2)
     valid = jnp.all((jnp.asarray(nu) > 0) & (jnp.asarray(nu) < 1)) if traced else True
     ones = (jnp if traced else np).ones_like(weight)
@@ -268,9 +268,9 @@ def _two_sided(
     if traced:
         y = _checks.same_shape("y", _checks.float_array("y", y).astype(rows.dtype), "the column x[:, 0]", rows[:, 0])
     else:
-        y = _checks.host_real("y", y)
-        _checks.check_rows("y", y, len(rows))
-        _checks.check_real_targets("y", y)
+        y = _host_checks.host_real("y", y)
+        _host_checks.check_rows("y", y, len(rows))
+        _host_checks.check_real_targets("y", y)
         y, l2 = y.astype(np.float64), host_l2(l2)
     ones = module.ones_like(weight)
     problem = Problem(
@@ -291,7 +291,7 @@ def _rows(x: Any, sample_weight: Any, traced: bool) -> tuple[Any, Any]:
 
 
 def _host_pairs(pairs: Any, num_rows: int) -> np.ndarray[Any, Any]:
-    array = _checks.host_array("pairs", pairs)
+    array = _host_checks.host_array("pairs", pairs)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"pairs must be integers, row numbers of x; got dtype {array.dtype}.")
     if array.size and (array.min() < 0 or array.max() >= num_rows):

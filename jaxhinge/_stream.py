@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge import _stream_kernels as kernels
 from jaxhinge._certificate import FLOOR
 from jaxhinge._problem import host_l2
@@ -84,10 +84,10 @@ def _stop_of(options: StreamOptions) -> Stop:
     """When to stop, all options checked."""
     if options.progress is not None:
         _checks.flag("progress", options.progress)
-    given = _checks.host_array("max_steps", options.max_steps)
+    given = _host_checks.host_array("max_steps", options.max_steps)
     return Stop(
-        _checks.check_host_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0),
-        _checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1),
+        _host_checks.check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0),
+        _host_checks.host_integer("max_steps", given.item() if given.shape == () else given, at_least=1),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._blocks import read_rows, source_of
 
 NDArray = np.ndarray[Any, Any]
@@ -69,20 +69,20 @@ def _piece(place: str, x: Any, y: Any, weight: Any) -> Piece:
             "for i in range(0, n, 10_000))."
         )
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        x = _checks.host_real(f"x{place}", x)
+        x = _host_checks.host_real(f"x{place}", x)
     _checks.check_feature_shape(f"x{place}", _Shape(x))
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == np.bool_):
         raise TypeError(f"x{place} must be real numbers; got dtype {x.dtype}. Encode categories as numbers first.")
-    y = _checks.host_array(f"y{place}", y)
-    _checks.check_rows(f"y{place}", y, x.shape[0])
+    y = _host_checks.host_array(f"y{place}", y)
+    _host_checks.check_rows(f"y{place}", y, x.shape[0])
     # A block may have one class, all of them may not.
     if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
-        _checks.check_binary_targets(f"y{place}", y)
+        _host_checks.check_binary_targets(f"y{place}", y)
     if weight is not None:
-        weight = _checks.host_real(f"sample_weight{place}", weight).astype(np.float64)
-        _checks.check_rows(f"sample_weight{place}", weight, x.shape[0])
+        weight = _host_checks.host_real(f"sample_weight{place}", weight).astype(np.float64)
+        _host_checks.check_rows(f"sample_weight{place}", weight, x.shape[0])
         if weight.any():
-            _checks.check_sample_weight(f"sample_weight{place}", weight, x.shape[0])
+            _host_checks.check_sample_weight(f"sample_weight{place}", weight, x.shape[0])
     return Piece(x, y, weight)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._stream_kernels import Block, surveyed
 from jaxhinge._stream_rows import Layout, NDArray, Piece, Pieces, cut
 
@@ -134,7 +134,7 @@ def _check_classes(sign: NDArray, weight: NDArray | None) -> None:
         raise ValueError("sample_weight is 0 for every row; at least one row needs a weight above 0.")
     if not ((sign > 0) & counted).any() or not ((sign < 0) & counted).any():
         # Raises, with its own words.
-        _checks.check_binary_targets("y", sign[sign != 0], None if weight is None else weight[sign != 0])
+        _host_checks.check_binary_targets("y", sign[sign != 0], None if weight is None else weight[sign != 0])
 
 
 def _name_bad_values(pieces: Pieces, starts: list[int], first_row: int, x: NDArray) -> None:

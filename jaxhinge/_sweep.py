@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._folds import Folds, make_folds
 from jaxhinge._problem import NDArray, caller_dtype, config_of
 from jaxhinge._scores import Metric, check_held_out, metric_of
@@ -166,12 +166,12 @@ def check_select(select: Any, folds: int) -> None:
 
 def checked_strengths(l2: Any) -> NDArray:
     """A vector of strengths, all above 0."""
-    strengths = _checks.host_real("l2", l2).astype(np.float64)
+    strengths = _host_checks.host_real("l2", l2).astype(np.float64)
     if strengths.ndim != 1 or not strengths.size:
         raise ValueError(
             f"l2 must be a vector of strengths, (num_l2,); got shape {strengths.shape}. For one, use solve."
         )
-    _checks.check_finite("l2", strengths)
+    _host_checks.check_finite("l2", strengths)
     if np.min(strengths) < np.finfo(float).tiny:
         raise ValueError(f"l2 must be above 0 throughout; got {np.min(strengths):g}.")
     return strengths
@@ -181,9 +181,9 @@ def _options(tol: Any, max_steps: Any, memory_budget: Any, progress: bool | None
     if on_interrupt not in ("raise", "return"):
         raise ValueError(f'on_interrupt must be "raise" or "return"; got {on_interrupt!r}.')
     return Options(
-        _checks.check_host_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0),
-        _checks.host_integer("max_steps", max_steps, at_least=1),
-        _checks.check_host_number("memory_budget", memory_budget, meaning="bytes, above 0", valid=lambda v: v > 0),
+        _host_checks.check_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0),
+        _host_checks.host_integer("max_steps", max_steps, at_least=1),
+        _host_checks.check_number("memory_budget", memory_budget, meaning="bytes, above 0", valid=lambda v: v > 0),
         progress if progress is None else _checks.flag("progress", progress),
         on_interrupt,
     )

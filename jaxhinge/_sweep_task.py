@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._objective import LinearParams, predict
 from jaxhinge._problem import NDArray, host_rows
 from jaxhinge._rows import Answer, Status
@@ -90,19 +90,19 @@ def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
     """Checked rows, and the binary problems over them: sets of weights, by columns of targets, by classes."""
     x, ones = _features(x)
     sets = _weight_sets(sample_weight, ones)
-    y = on_host(y) if is_spread(y) else _checks.host_array("y", y)
+    y = on_host(y) if is_spread(y) else _host_checks.host_array("y", y)
     if y.ndim not in (1, 2) or not y.size:
-        _checks.check_rows("y", y, len(x))
+        _host_checks.check_rows("y", y, len(x))
         raise ValueError(f"y has shape {y.shape}: no column of targets.")
     columns = y.T if y.ndim == 2 else y[None]
     for column in columns:
-        _checks.check_rows("y", column, len(x))
+        _host_checks.check_rows("y", column, len(x))
     # A target of -1 can be no label, and +1 alone no pair of classes.
     multiclass = y.ndim == 1 and not np.isin(y, (-1, 1)).all() and y.dtype.kind in "iu"
     k = 1
     for weight in sets:
         if multiclass:
-            k = max(k, _checks.check_class_labels("y", y, None, weight))
+            k = max(k, _host_checks.check_class_labels("y", y, None, weight))
             missing = np.setdiff1d(np.arange(k), y[weight > 0])
             if missing.size:
                 raise ValueError(
@@ -110,7 +110,7 @@ def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
                 )
         else:
             for column in columns:
-                _checks.check_binary_targets("y", column, weight)
+                _host_checks.check_binary_targets("y", column, weight)
     sign = np.where(y == np.arange(k)[:, None], 1.0, -1.0) if multiclass else columns.astype(np.float64)
     num_groups = len(sets) * len(columns)
     problems = Problems(x, np.tile(sign, (len(sets), 1)), np.repeat(sets, len(sign), axis=0))
@@ -129,7 +129,7 @@ def _features(x: Any) -> tuple[Any, NDArray]:
     """Checked features, and a weight of 1 for each row. Rows that are spread over devices stay there."""
     if not is_spread(x):
         x, ones = host_rows(x, None)
-        _checks.check_finite("x", x)
+        _host_checks.check_finite("x", x)
         return x, ones
     if not jnp.isfinite(real_features(x)).all():
         raise ValueError("x has NaN or infinity. Impute them or drop those rows.")
@@ -140,12 +140,13 @@ def _weight_sets(sample_weight: Any, ones: NDArray) -> NDArray:
     if sample_weight is None:
         return ones[None]
     sample_weight = on_host(sample_weight) if is_spread(sample_weight) else sample_weight
-    sets = _checks.host_real("sample_weight", sample_weight).astype(np.float64)
+    sets = _host_checks.host_real("sample_weight", sample_weight).astype(np.float64)
     sets = sets if sets.ndim == 2 else sets[None]
     if not len(sets):
         raise ValueError(f"sample_weight has shape {sets.shape}: no set of weights.")
     for number, weight in enumerate(sets):
-        _checks.check_sample_weight(f"sample_weight[{number}]" if len(sets) > 1 else "sample_weight", weight, len(ones))
+        name = f"sample_weight[{number}]" if len(sets) > 1 else "sample_weight"
+        _host_checks.check_sample_weight(name, weight, len(ones))
     return sets
 
 

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
+from jaxhinge import _checks, _host_checks
 from jaxhinge._batches import Batches, running_mean
 from jaxhinge._mesh import explicit_mesh, with_automatic_axes
 from jaxhinge._objective import loss
@@ -206,7 +206,7 @@ def train(
             average_from=average_from, blocks=blocks, **options,
         )  # fmt: skip
     x, y = _checks.as_array("x", x), _checks.as_array("y", y)
-    num_steps = _checks.host_integer("num_steps", num_steps, at_least=1)
+    num_steps = _host_checks.host_integer("num_steps", num_steps, at_least=1)
     batches = Batches.of(x, y, sample_weight, batch_size, blocks)
     init, step = make_train_step(optimizer, objective)
     options = options if l2 is None else {"l2": l2, **options}

@@ -15,7 +15,7 @@ PACKAGE = Path(jaxhinge.__file__).parent
 
 # floor, room, modules (a prefix that ends in * takes what begins with it)
 HOUSE = [
-    (0, "checks", ["_checks"]),
+    (0, "checks", ["_checks", "_host_checks"]),
     (0, "kink", ["_kink"]),
     (1, "losses", ["losses", "losses.*"]),
     (1, "mesh", ["_mesh"]),

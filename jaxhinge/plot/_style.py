@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def values_at(result: Any, name: str, source: str) -> NDArray:
                 f"{name} is needed, but {type(value).__name__} has no {part!r}: pass what {source} returns."
             )
         value = getattr(value, part)
-    return _checks.host_real(name, value).astype(np.float64)
+    return _host_checks.host_real(name, value).astype(np.float64)
 
 
 def ascending(name: str, l2: NDArray) -> NDArray:

@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._solve import Loss, Solution, solve
 from jaxhinge._solve_canonical import Hinges
 from jaxhinge.sklearn._common import (
@@ -48,7 +48,7 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        _checks.check_sample_weight("sample_weight", weight, len(weight))
+        _host_checks.check_sample_weight("sample_weight", weight, len(weight))
         self.classes_, labels = np.unique(y, return_inverse=True)
         counted = np.bincount(labels, weights=weight) != 0
         if np.count_nonzero(counted) < 2:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import check_cv
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._folds import make_folds
 from jaxhinge._gap import duality_gap
 from jaxhinge._scores import check_held_out
@@ -194,7 +194,7 @@ class HingeClassifierCV(HingeClassifierBase):
         if np.ndim(self.Cs) == 0:
             if not isinstance(self.Cs, (int, np.integer)):
                 raise TypeError(f"Cs must be a number of strengths, or the strengths, as a vector; got {self.Cs!r}.")
-            return np.logspace(-4, 4, _checks.host_integer("Cs", self.Cs, at_least=1))
+            return np.logspace(-4, 4, _host_checks.host_integer("Cs", self.Cs, at_least=1))
         Cs = np.array([check_C(f"Cs[{i}]", value) for i, value in enumerate(self.Cs)])
         if not len(Cs):
             raise ValueError("Cs is empty: give a number of strengths, or the strengths.")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._objective import LinearParams
 from jaxhinge._rows import Status
 from jaxhinge._solve import Solution
@@ -42,12 +42,12 @@ def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
             f"C={C!r} and l2={l2!r} were both given, and they say the same thing: l2 = 1 / (C * sum(weights)). "
             "Leave one of them None."
         )
-    return _checks.check_host_number("l2", l2, meaning="a number above 0", valid=lambda v: v > 0)
+    return _host_checks.check_number("l2", l2, meaning="a number above 0", valid=lambda v: v > 0)
 
 
 def check_C(name: str, value: Any) -> float:
     """The inverse strength of regularisation, above 0."""
-    return _checks.check_host_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
+    return _host_checks.check_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
 
 
 def is_free(fit_intercept: Intercept) -> bool:

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from jaxhinge import _checks
+from jaxhinge import _host_checks
 from jaxhinge._solve import Solution
 from jaxhinge._solve_canonical import Hinges
 from jaxhinge._solve_variants import solve_regression
@@ -145,7 +145,7 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        _checks.check_sample_weight("sample_weight", weight, len(weight))
+        _host_checks.check_sample_weight("sample_weight", weight, len(weight))
         l2 = l2_of(self.C, self.l2, weight.sum())
         solution = self._solve(dense(X, self.memory_budget), np.asarray(y, np.float64), weight, l2)
         self.coef_, self.intercept_ = solution.params.w, float(solution.params.b)
