@@ -75,9 +75,19 @@ def weighted_gram(rows: jax.Array, weight: jax.Array) -> jax.Array:
     """`rows @ diag(weight) @ rows.T`, for `rows` whole `(p, n)` or in blocks `(blocks, p, n / blocks)`."""
     if rows.ndim == 3:
         return _gram_of_blocks(rows, weight)
+    p, n = rows.shape
+    if p >= _NARROW or p * n <= _CHUNK or n % jax.device_count():
+        return _gram_at_once(rows, weight)
+    gram: jax.Array = jax.lax.platform_dependent(rows, weight, cpu=_gram_by_chunks, default=_gram_at_once)
+    return gram
+
+
+def _gram_at_once(rows: jax.Array, weight: jax.Array) -> jax.Array:
+    return (rows * weight[None, :]) @ rows.T
+
+
+def _gram_by_chunks(rows: jax.Array, weight: jax.Array) -> jax.Array:
     (p, n), devices = rows.shape, jax.device_count()
-    if p >= _NARROW or p * n <= _CHUNK or n % devices:
-        return (rows * weight[None, :]) @ rows.T
     # What lies on one device stays there: every chunk has a part of each.
     parts, weights = rows.reshape(p, devices, -1), weight.reshape(devices, -1)
     size = _BLOCK * max(1, _CHUNK // (p * _BLOCK * devices))

@@ -27,7 +27,6 @@ def solve_padded(
     """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
     quickly, thoroughly = _halves(config, on_interrupt)
     with jax.enable_x64(True):
-        rows = jax.device_put(rows)
         answer = _fetched(quickly(rows, start, tol, max_steps))
         if answer.status != Status.STALLED:
             return answer
