@@ -163,6 +163,7 @@ def fit(
     >>> result.history.loss.shape
     (50,)
     """
+    _host_checks.check_outside_jit("fit")
     checkpoints, on_interrupt = as_checkpoints(checkpoint), check_on_interrupt(on_interrupt)
     if y is None or is_mapped(x):
         if checkpoints is not None:

@@ -16,6 +16,15 @@ import numpy as np
 from jaxhinge import _checks
 
 
+def check_outside_jit(name: str) -> None:
+    """Refuse to work inside `jit`, where what is computed from constants has no values either."""
+    if isinstance(jnp.zeros(()), jax.core.Tracer):
+        raise TypeError(
+            f"{name} works on the host, but this is inside jit, where everything is traced: call it outside. "
+            "jaxhinge.loss, train and solve work inside."
+        )
+
+
 def host_array(name: str, value: Any) -> np.ndarray[Any, Any]:
     """The NumPy array of a list, a data frame or a JAX array; a traced array has no values to check."""
     if isinstance(value, jax.core.Tracer):

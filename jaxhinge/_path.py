@@ -84,6 +84,7 @@ def path(
     >>> path.params.w.shape, bool((path.gap <= 1e-4 * path.primal_value).all())
     ((3, 2), True)
     """
+    _host_checks.check_outside_jit("path")
     strengths = checked_strengths(l2)
     tolerance = _host_checks.check_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0)
     limit = np.int32(_host_checks.host_integer("max_steps", max_steps, at_least=1))

@@ -98,6 +98,7 @@ def sweep(
     >>> result.val_score.shape, bool((result.gap >= 0).all()), float(result.best_l2) < 1
     ((3, 3), True, True)
     """
+    _host_checks.check_outside_jit("sweep")
     strengths = checked_strengths(l2)
     task = task_of(x, y, sample_weight)
     metric = metric_of(scoring)

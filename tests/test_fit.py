@@ -390,7 +390,7 @@ def test_bad_numbers() -> None:
 
 
 def test_fit_belongs_on_the_host() -> None:
-    with pytest.raises(TypeError, match="x is traced"):
+    with pytest.raises(TypeError, match="inside jit, where everything is traced"):
         jax.jit(lambda x: jh.fit(x, Y, **RUN).params)(X)
     with pytest.raises(TypeError, match="l2 is traced"):
         jax.vmap(lambda l2: jh.fit(X, Y, l2=l2).params)(jnp.ones(2))

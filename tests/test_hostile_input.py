@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 import pandas as pd
@@ -87,3 +88,18 @@ def test_a_tiny_nu_claims_no_more_than_was_reached():
         solution = jh.solve_one_class(x, nu=nu, as_numpy=True)
         within = solution.gap <= 1e-4 * max(abs(solution.primal_value), 1e-12)
         assert (solution.status == jh.Status.CONVERGED) == within
+
+
+HOST_ONLY = {
+    "fit": lambda: jh.fit(X, Y, l2=0.1).params,
+    "sweep": lambda: jh.sweep(X, Y, l2=[0.1], folds=2).gap,
+    "path": lambda: jh.path(X, Y, l2=[0.1]).gap,
+    "diagnose": lambda: jh.diagnose(lambda w, b, x, y: (w, b), (np.zeros(1), 0.0), X, Y).ok,
+    "diagnose_loss": lambda: jh.diagnose_loss(lambda w, b, x, y: 0.0, (np.zeros(1), 0.0), X, Y).ok,
+}
+
+
+@pytest.mark.parametrize("name", HOST_ONLY)
+def test_what_works_on_the_host_says_so_inside_jit_whatever_it_is_given(name):
+    with pytest.raises(TypeError, match=f"^{name} works on the host, but this is inside jit"):
+        jax.jit(HOST_ONLY[name])()
