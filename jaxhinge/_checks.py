@@ -27,7 +27,7 @@ def as_array(name: str, value: Any) -> jax.Array:
                 np.asarray(value, jnp.result_type(float))  # JAX itself may convert it without NumPy
             if isinstance(value, (jax.Array, bool, int, float, complex)) or _holds_jax_arrays(value):
                 return jnp.asarray(value)
-            array = np.asarray(value)
+            array = in_native_order(np.asarray(value))
             if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.number):
                 return _not_wrapped(jnp.asarray(array), array)
     except FloatingPointError as error:
@@ -39,6 +39,11 @@ def as_array(name: str, value: Any) -> jax.Array:
     raise TypeError(
         f"{name} must be {REAL}; got {type(value).__name__} of dtype {array.dtype}.{type_advice(name, value, array)}"
     )
+
+
+def in_native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same numbers in the byte order of the machine, which files of other origins need not have."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _holds_jax_arrays(value: Any) -> bool:

@@ -97,7 +97,7 @@ def duality_gap(
     with jax.enable_x64(True):
         start = Start(w, b, padded(alpha, len(rows.c)), np.asarray(True))
         gap_64 = float(core(rows, start, np.float64(_TIGHT), np.int32(_STEPS)))
-    if np.isnan(gap_64):
+    if not np.isfinite(gap_64):
         _host_checks.check_finite("x", problem.x)
         if np.isfinite(w).all() and np.isfinite(b):
             gap_64 = np.inf  # infinity less infinity: beyond float64

@@ -34,7 +34,7 @@ def host_array(name: str, value: Any) -> np.ndarray[Any, Any]:
         )
     _checks.refuse_masked(name, value)
     try:
-        return np.asarray(value)
+        return _checks.in_native_order(np.asarray(value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be {_checks.REAL}; got {type(value).__name__}: {error}") from error
 

@@ -18,6 +18,7 @@ from jaxhinge._rows import Config, Method, Rows
 NDArray = np.ndarray[Any, Any]
 _ALIGNMENT = 64  # bytes
 _COLUMNS = 512
+_HUGE = 1e290
 _POSITIVE = "a number above 0 (2.3e-308 at least: processors take smaller ones for 0)"
 
 
@@ -85,7 +86,8 @@ def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
         return x, np.ones(len(x))
     weight = _host_checks.host_real("sample_weight", sample_weight).astype(np.float64)
     _host_checks.check_sample_weight("sample_weight", weight, len(x))
-    return x, weight
+    # Their sum, unlike their ratios, may be beyond float64.
+    return x, weight if weight.max() < _HUGE else weight / weight.max()
 
 
 def host_l2(l2: Any) -> float:

@@ -44,7 +44,8 @@ def solve_padded(
 
 
 def _fetched(answer: Answer) -> Answer:
-    return jax.tree.map(np.asarray, answer)  # type: ignore[no-any-return]
+    # Copies, which may be written to.
+    return jax.tree.map(np.array, answer)  # type: ignore[no-any-return]
 
 
 def _halves(config: Config, on_interrupt: OnInterrupt) -> tuple[Callable[..., Answer], Callable[..., Answer]]:

@@ -180,7 +180,7 @@ def solve_ranking(
     config = config_of("hinge", False, "auto")
     options = SolverOptions(tol, max_steps, init, _checks.flag("as_numpy", as_numpy))
     traced = is_traced(x, pairs, l2, sample_weight, options)
-    rows, _ = traced_rows(x, None) if traced else host_rows(x, None)
+    rows, _ = _rows(x, None, traced)
     chosen: Any = _checks.label_array("pairs", pairs) if traced else _host_pairs(pairs, len(rows))
     if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.shape[0] == 0:
         raise ValueError(
@@ -287,7 +287,12 @@ def _two_sided(
 
 
 def _rows(x: Any, sample_weight: Any, traced: bool) -> tuple[Any, Any]:
-    return traced_rows(x, sample_weight) if traced else host_rows(x, sample_weight)
+    if traced:
+        return traced_rows(x, sample_weight)
+    rows, weight = host_rows(x, sample_weight)
+    # Here and not later: the solver is given other rows than these.
+    _host_checks.check_finite("x", rows)
+    return rows, weight
 
 
 def _host_pairs(pairs: Any, num_rows: int) -> np.ndarray[Any, Any]:

@@ -265,3 +265,48 @@ def test_rows_beyond_any_precision_end_no_worse_than_zero():
             assert 0 <= solution.dual_value <= solution.primal_value <= 1
             assert solution.gap == solution.primal_value - solution.dual_value
             assert solution.status != Status.REFUSED
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4", "i4"])
+def test_the_byte_order_of_a_file_changes_nothing(kind):
+    x = (10 * X).astype(f"<{kind}")
+    expected = jh.solve(x, Y, l2=0.1, as_numpy=True)
+    found = jh.solve(x.astype(f">{kind}"), Y.astype(">i8"), l2=0.1, sample_weight=np.ones(len(Y), ">f4"), as_numpy=True)
+    np.testing.assert_array_equal(found.params.w, expected.params.w)
+    assert jh.loss(expected.params, x.astype(f">{kind}"), Y) == jh.loss(expected.params, x, Y)
+
+
+def test_weights_whose_sum_is_beyond_float64_count_by_their_ratios():
+    weight = 1.0 + np.arange(len(Y)) % 3
+    expected = jh.solve(X, Y, l2=0.1, sample_weight=weight, as_numpy=True)
+    found = jh.solve(X, Y, l2=0.1, sample_weight=weight * 5e307, as_numpy=True)
+    np.testing.assert_allclose(found.primal_value, expected.primal_value, rtol=1e-4)
+
+
+def test_numpy_results_may_be_written_to():
+    solution = jh.solve(X, Y, l2=0.1, as_numpy=True)
+    solution.params.w[0] = 3.0
+    solution.dual[0] = 0.0
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda x, y: jh.solve_regression(x, y, l2=0.1),
+        lambda x, y: jh.solve_quantile(x, y, l2=0.1),
+        lambda x, y: jh.solve_ranking(x, [[3, 1], [2, 5]], l2=0.1),
+    ],
+)
+def test_infinity_is_named_by_its_place_in_what_was_given(solve):
+    x = X.copy()
+    x[3, 1] = np.inf
+    with pytest.raises(ValueError, match=rf"x has NaN or infinity in 1 of {x.size} places, the first at \(3, 1\)"):
+        solve(x, 1.0 * Y)
+
+
+def test_infinity_in_the_rows_of_a_dual_is_refused():
+    solution = jh.solve(X, Y, l2=0.1, fit_intercept=False)
+    x = X.copy()
+    x[np.argmax(solution.dual), 1] = np.inf
+    with pytest.raises(ValueError, match="x has NaN or infinity"):
+        jh.duality_gap(solution.params, x, Y, l2=0.1, fit_intercept=False, dual=solution.dual)
