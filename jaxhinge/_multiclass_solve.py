@@ -187,7 +187,7 @@ def _solve_padded(config: Config, rows: Rows, start: Start, tol: np.float64, max
         answer, progress = computed(_compiled(solve_quickly, config)(rows, start, tol, max_steps))
         if answer.status in (Status.STALLED, Status.STEP_LIMIT) and progress.steps < max_steps:
             answer = computed(_compiled(solve_thoroughly, config)(rows, progress, tol, max_steps))
-        return jax.tree.map(np.asarray, answer)  # type: ignore[no-any-return]
+        return jax.tree.map(np.array, answer)  # type: ignore[no-any-return]
 
 
 @lru_cache
