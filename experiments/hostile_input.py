@@ -37,6 +37,11 @@ class HangError(BaseException):
     """A call took longer than a case may; not an Exception, so that nothing swallows it."""
 
 
+def in_native_order(value: Any) -> Any:
+    """JAX, which the contracts are checked with, takes arrays in the byte order of the machine only."""
+    return value.astype(value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
+
+
 class Outcome(NamedTuple):
     """`kind` is "result", "refusal" or "failure"; `detail` says which, `arguments` what was passed."""
 
@@ -131,7 +136,7 @@ def run_case(function: Function, seed: tuple[int, ...]) -> Outcome:
         if kind == "result":
             with np.errstate(all="ignore"):
                 try:
-                    complaint = function.check(arguments, result)
+                    complaint = function.check({k: in_native_order(v) for k, v in arguments.items()}, result)
                 except Exception as error:
                     complaint = f"the contract cannot be checked: {type(error).__name__}: {error}\n{short_trace(error)}"
             if complaint:

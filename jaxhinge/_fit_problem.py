@@ -47,6 +47,8 @@ def fit_problem(
         weight = (weight / weight.max()).astype(dtype)
     y = _host_checks.host_array("y", y)
     _host_checks.check_rows("y", y, len(x))
+    if jnp.issubdtype(y.dtype, jnp.complexfloating):
+        raise TypeError(f"y must be targets or labels, which are real; got {y.dtype}. Take y.real.")
     y, classes = _targets(y, weight, unwrapped(loss_fn), num_classes)
     y = y.astype(np.int32) if classes else cast("y", y, dtype)
     spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in REGRESSION else 1.0

@@ -15,6 +15,8 @@ import numpy as np
 
 from jaxhinge import _checks
 
+_MOST_CLASSES = 2**31 - 1  # labels are int32 in the end
+
 
 def check_outside_jit(name: str) -> None:
     """Refuse to work inside `jit`, where what is computed from constants has no values either."""
@@ -98,6 +100,8 @@ def check_binary_targets(
         example = repr(found[-1].item()) if found.size else "'positive'"
         condition = name if array.dtype == np.bool_ else f"{name} == {example}"
         raise ValueError(f"{name} must be -1 and +1; got {_some(found)}. Convert: numpy.where({condition}, 1, -1).")
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} must be -1 and +1; got complex numbers. Take {name}.real.")
     check_finite(name, array)
     if not np.isin(found, (-1, 1)).all():
         advice = " Choose which value is +1: numpy.where(condition, 1, -1)."
@@ -127,7 +131,7 @@ def check_class_labels(
         )
     smallest, largest = int(array.min()), int(array.max())
     bound = largest + 1 if num_classes is None else num_classes
-    if smallest < 0 or largest >= bound:
+    if smallest < 0 or largest >= min(bound, _MOST_CLASSES):
         wanted = "0..k-1" if num_classes is None else f"0..{num_classes - 1} (num_classes={num_classes})"
         raise ValueError(f"{name} must be labels {wanted}; got labels from {smallest} to {largest}.{advice}")
     found = _distinct(array if sample_weight is None else array[sample_weight > 0])

@@ -103,11 +103,10 @@ def task_of(x: Any, y: Any, sample_weight: Any) -> Task:
     for weight in sets:
         if multiclass:
             k = max(k, _host_checks.check_class_labels("y", y, None, weight))
-            missing = np.setdiff1d(np.arange(k), y[weight > 0])
-            if missing.size:
-                raise ValueError(
-                    f"y has no row of class {missing[0]} (with a weight above 0), but labels up to {k - 1}."
-                )
+            found = np.unique(y[weight > 0])
+            if len(found) < k:
+                first = np.flatnonzero(np.append(found, -1) != np.arange(len(found) + 1))[0]
+                raise ValueError(f"y has no row of class {first} (with a weight above 0), but labels up to {k - 1}.")
         else:
             for column in columns:
                 _host_checks.check_binary_targets("y", column, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 
@@ -25,7 +25,6 @@ def computed(tree: Tree) -> Tree:
 
 def check_on_interrupt(given: Any) -> OnInterrupt:
     """What Ctrl-C does: one of two words."""
-    if given not in ("raise", "return"):
+    if not isinstance(given, str) or given not in ("raise", "return"):
         raise ValueError(f'on_interrupt must be "raise" or "return"; got {given!r}.')
-    checked: OnInterrupt = given
-    return checked
+    return cast(OnInterrupt, given)

@@ -54,6 +54,17 @@ SOLUTION = jh.Solution(jh.LinearParams(np.zeros(1), 0.0), slice(None), 1.0, 0.0,
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: jh.solve(X, Y + 0j, l2=0.1), TypeError, "y must be -1 and .1; got complex numbers"),
+        (lambda: jh.sweep(X, Y * (1 + 0j), l2=[0.1], folds=2), TypeError, "y must be -1 and .1; got complex numbers"),
+        (
+            lambda: jh.sweep(X, [0, 1, 2**62, 1], l2=[0.1], folds=2),
+            ValueError,
+            "y must be labels 0..k-1; got labels from",
+        ),
+        (lambda: jh.sweep(X, [0, 0, 3, 1], l2=[0.1], folds=2), ValueError, "y has no row of class 2"),
+        (lambda: jh.solve_multiclass(X, [0, 1, 2**62, 1], l2=0.1), ValueError, "labels must be labels 0..k-1"),
+        (lambda: jh.fit(X, Y + 0j, l2=0.1), TypeError, "y must be targets or labels, which are real; got complex128"),
+        (lambda: jh.fit(X, Y, l2=0.1, on_interrupt=np.array([])), ValueError, "on_interrupt must be"),
         (lambda: jh.hinge(1e300), ValueError, "margin has numbers beyond the range of float32"),
         (lambda: jh.losses.hinge_loss(np.array([1.0, -1e39]), 1), ValueError, "scores has numbers beyond"),
         (lambda: jh.init_params(2, 10**200), ValueError, "num_classes must be at most 2147483647"),
