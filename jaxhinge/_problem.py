@@ -87,7 +87,8 @@ def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
     weight = _host_checks.host_real("sample_weight", sample_weight).astype(np.float64)
     _host_checks.check_sample_weight("sample_weight", weight, len(x))
     # Their sum, unlike their ratios, may be beyond float64.
-    return x, weight if weight.max() < _HUGE else weight / weight.max()
+    largest = float(np.max(weight))
+    return x, weight if largest < _HUGE else weight / largest
 
 
 def host_l2(l2: Any) -> float:

@@ -116,8 +116,6 @@ def _root(gradient: Array) -> float:
     return float(np.sqrt(gradient.size)) + 1.0
 
 
-# What overflows is infinite, and agrees with nothing.
-@np.errstate(over="ignore", invalid="ignore")
 def gradient_sets(point: Point, objective: Objective, recipe: Recipe, precision: str) -> list[GradientSet]:
     """Every set that the recipe allows; several where it counts or picks rows and a kink leaves that open."""
     unit = PRECISIONS[precision]

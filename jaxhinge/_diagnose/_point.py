@@ -25,6 +25,7 @@ _FAMILIES: dict[Callable[..., Any], tuple[Family, float]] = {
 }
 # Options that choose among the valid gradients; they do not change the set of them.
 _CHOICES = {"subgradient", "kink_tol", "ties"}
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def _real(name: str, value: Any) -> Array:
     bad = int(np.sum(~np.isfinite(array)))
     if bad:
         raise ValueError(f"{name} must be finite; {bad} of its {array.size} values are NaN or infinite.")
+    if np.max(np.abs(array), initial=0.0) > _LARGEST:
+        raise ValueError(f"{name} has numbers above {_LARGEST:g}, whose products overflow: scale them down.")
     return array
 
 
