@@ -476,7 +476,7 @@ def check_solution(arguments: Arguments, result: Any) -> str:
     primal, gap = float(result.primal_value), float(result.gap)
     if gap < -1e-6 * abs(primal) - 1e-30:
         return f"gap {gap} below 0 at {primal}"
-    tol = float(canonical(arguments.get("tol", 1e-4)))
+    tol = float(np.asarray(arguments.get("tol", 1e-4)))
     if int(result.status) == 0 and gap > 1.0001 * tol * max(abs(primal), 1e-10) + 1e-30:
         return f"CONVERGED with gap {gap} at {primal}"
     rounding = 1e-12 if result.gap.dtype == np.float64 else 2e-6

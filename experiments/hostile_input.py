@@ -93,6 +93,7 @@ def arguments_of(function: Function, rng: Rng) -> dict[str, Any]:
 def refusal_complaint(function: Function, arguments: dict[str, Any], error: Exception) -> str:
     """What is wrong with the way a call was refused, or nothing."""
     words = set(re.findall(r"\w[\w.]*", str(error)))
+    words |= {word.partition(".")[0] for word in words}  # init.params.b is of init
     if not words & {*arguments, *function.names, *(f"{name}." for name in arguments)}:
         return f"{type(error).__name__} names no argument: {error}"
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
