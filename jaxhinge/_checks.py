@@ -64,6 +64,7 @@ def _not_wrapped(array: jax.Array, original: np.ndarray[Any, Any]) -> jax.Array:
 
 
 def type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
+    """How to make numbers of what is none: a sentence, or nothing."""
     if hasattr(value, "todense"):
         return f" Make it dense: {name}.{'toarray' if hasattr(value, 'toarray') else 'todense'}()."
     if array.dtype.kind in "SUT":
@@ -72,6 +73,7 @@ def type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
 
 
 def refuse_masked(name: str, value: Any) -> None:
+    """Refuse arrays with masked entries, which would count as if they were not."""
     if np.ma.is_masked(value):
         raise TypeError(f"{name} has masked entries, which JAX does not know. Drop or fill them: {name}.filled(0).")
 
@@ -88,6 +90,7 @@ def float_array(name: str, value: Any) -> jax.Array:
 
 
 def refuse_narrow(name: str, dtype: Any) -> None:
+    """Refuse floats of fewer than 16 bits."""
     # Some of them have no infinity, so that what is beyond their range is NaN; and they promote to nothing.
     if jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize < 2:
         raise TypeError(
@@ -159,6 +162,7 @@ def _as_float(value: Any) -> float:
 
 
 def shown(value: Any) -> str:
+    """A number for a message, which Python may refuse to print where it has thousands of digits."""
     return repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "an integer of many digits"
 
 
