@@ -199,6 +199,7 @@ def shaped(
 
 def on_device(result: Sweep, dtype: Any) -> Sweep:
     """The results as JAX arrays, floats in `dtype`."""
+
     def convert(leaf: Any) -> Any:
         if isinstance(leaf, bool):
             return leaf
