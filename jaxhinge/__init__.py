@@ -4,22 +4,23 @@ import importlib as _importlib
 import types as _types
 
 from jaxhinge import losses, plot
-from jaxhinge._checkpoint import Checkpoints
+from jaxhinge._base.checkpoint import Checkpoints
+from jaxhinge._base.old_names import keep_old_names as _keep_old_names
 from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
-from jaxhinge._files import load, save
-from jaxhinge._fit import FitResult, fit
-from jaxhinge._gap import duality_gap
-from jaxhinge._kink import hinge, positive_part
-from jaxhinge._mesh import ShardedRows, shard_rows
-from jaxhinge._multiclass_solve import solve_multiclass
-from jaxhinge._objective import LinearParams, decision_function, init_params, loss, predict
-from jaxhinge._path import Path, path
-from jaxhinge._rows import Status
-from jaxhinge._solve import Solution, solve
-from jaxhinge._solve_variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
-from jaxhinge._sweep import sweep
-from jaxhinge._sweep_task import Sweep
-from jaxhinge._train import make_train_step, train
+from jaxhinge._methods.problem import Status
+from jaxhinge._objective.files import load, save
+from jaxhinge._objective.objective import LinearParams, decision_function, init_params, loss, predict
+from jaxhinge._rows.sharding import ShardedRows, shard_rows
+from jaxhinge._solve.binary import Solution, solve
+from jaxhinge._solve.gap import duality_gap
+from jaxhinge._solve.multiclass import solve_multiclass
+from jaxhinge._solve.variants import solve_one_class, solve_quantile, solve_ranking, solve_regression
+from jaxhinge._sweep.path import Path, path
+from jaxhinge._sweep.results import Sweep
+from jaxhinge._sweep.sweep import sweep
+from jaxhinge._train.fit import FitResult, fit
+from jaxhinge._train.step import make_train_step, train
+from jaxhinge.losses._kink import hinge, positive_part
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,12 @@ __all__ = [
     "sweep",
     "train",
 ]
+
+# The public types are pickled by their public names: private modules may move.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+_keep_old_names()
 
 
 def __getattr__(name: str) -> _types.ModuleType:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxhinge import _host_checks
+from jaxhinge._base.values import check_outside_jit
 from jaxhinge._diagnose._diagnosis import Diagnosis
 from jaxhinge._diagnose._examine import Examination, not_judged
 from jaxhinge._diagnose._point import checked_point, objective_of
@@ -83,7 +83,7 @@ def diagnose(
     >>> print(diagnosis.mends[0])
     dw_data /= n; db /= n
     """
-    _host_checks.check_outside_jit("diagnose")
+    check_outside_jit("diagnose")
     if not callable(grad_fn):
         raise TypeError(f"grad_fn must be a function grad_fn(w, b, x, y); got {type(grad_fn).__name__}.")
     objective = objective_of(loss_fn, l2)
@@ -135,7 +135,7 @@ def diagnose_loss(
     >>> diagnosis.findings[-1]
     'The loss of one row has its kink at margin 0; it should be at margin 1.'
     """
-    _host_checks.check_outside_jit("diagnose_loss")
+    check_outside_jit("diagnose_loss")
     if not callable(user_loss):
         raise TypeError(f"user_loss must be a function user_loss(w, b, x, y); got {type(user_loss).__name__}.")
     objective = objective_of(loss_fn, l2)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from jaxhinge import _host_checks, losses
+from jaxhinge import losses
+from jaxhinge._base.values import check_number
 
 Array = npt.NDArray[np.float64]
 Family = Literal["binary", "weston_watkins", "crammer_singer"]
@@ -65,7 +66,7 @@ class Point:
 
 def objective_of(loss_fn: Callable[..., Any], l2: Any) -> Objective:
     """The objective that `loss_fn` and `l2` stand for; refuses what the doctor has no valid set for."""
-    l2 = _host_checks.check_number("l2", l2, meaning="one real number, at least 0", valid=lambda value: value >= 0.0)
+    l2 = check_number("l2", l2, meaning="one real number, at least 0", valid=lambda value: value >= 0.0)
     base, options = loss_fn, dict[str, Any]()
     while isinstance(base, functools.partial):
         options = {**base.keywords, **options}

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
-from jaxhinge._kink import positive_part
+from jaxhinge._base.arrays import check_real_number, float_array, option_like, target_array
+from jaxhinge.losses._kink import positive_part
 
 
 def hinge_loss(
@@ -46,9 +46,9 @@ def hinge_loss(
     >>> print(jax.grad(total)(scores, subgradient=0.5))
     [-1.  -0.5  0. ]
     """
-    scores = _checks.float_array("scores", scores)
-    margins = _checks.target_array("targets", targets, scores) * scores
-    required = _checks.option_like("margin", margin, margins)
+    scores = float_array("scores", scores)
+    margins = target_array("targets", targets, scores) * scores
+    required = option_like("margin", margin, margins)
     return positive_part(required - margins, subgradient=subgradient, kink_tol=kink_tol)
 
 
@@ -133,8 +133,8 @@ def smooth_hinge_loss(
     # A smaller one is 0 in the dtype of the scores, and 0/0 NaN.
     smallest = float(jnp.finfo(violation.dtype).tiny)  # type: ignore[no-untyped-call]
     meaning = f"a length above 0, at least {smallest:g} in {violation.dtype}"
-    _checks.check_real_number("width", width, meaning=meaning, valid=lambda value: value >= smallest)
-    width = _checks.option_like("width", width, violation)
+    check_real_number("width", width, meaning=meaning, valid=lambda value: value >= smallest)
+    width = option_like("width", width, violation)
     # clipped = min(violation, width). Splitting off the linear part keeps both terms exact for huge
     # violations; where the two meet, the slope 1 is given to the parabola alone.
     linear = positive_part(violation - width, subgradient=0.0)

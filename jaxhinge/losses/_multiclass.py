@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
-from jaxhinge._kink import Ties, max_over_classes, positive_part
+from jaxhinge._base.arrays import float_array, label_array, option_like
+from jaxhinge.losses._kink import Ties, max_over_classes, positive_part
 
 
 def multiclass_hinge_loss(
@@ -126,7 +126,7 @@ def one_vs_rest_hinge_loss(
     1.5
     """
     scores, labels, is_label = _scores_and_labels(scores, labels)
-    margin = _checks.option_like("margin", margin, labels.astype(scores.dtype))
+    margin = option_like("margin", margin, labels.astype(scores.dtype))
     z = _over_classes(margin, scores) - jnp.where(is_label, scores, -scores)
     # Added to z, not put in the place of the loss, so that the gradient of a bad label is NaN too.
     z = z + jnp.where(jnp.any(is_label, axis=-1, keepdims=True), 0, jnp.nan).astype(z.dtype)
@@ -173,7 +173,7 @@ def multiclass_perceptron_loss(
 def _violations(scores: ArrayLike, labels: ArrayLike, margin: ArrayLike) -> jax.Array:
     """`margin + (s_j - s_label)` for the wrong classes, minus infinity for the label."""
     scores, labels, is_label = _scores_and_labels(scores, labels)
-    margin = _over_classes(_checks.option_like("margin", margin, labels.astype(scores.dtype)), scores)
+    margin = _over_classes(option_like("margin", margin, labels.astype(scores.dtype)), scores)
     label_score = jnp.sum(jnp.where(is_label, scores, 0), axis=-1, keepdims=True)
     label_score = jnp.where(jnp.any(is_label, axis=-1, keepdims=True), label_score, jnp.nan)
     # The scores are subtracted first: at 1e9 in float32, margin + s_j would round the margin away.
@@ -183,8 +183,8 @@ def _violations(scores: ArrayLike, labels: ArrayLike, margin: ArrayLike) -> jax.
 
 def _scores_and_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Checked scores `(..., k)`, labels `(...)`, and the mask `(..., k)` of the label's column."""
-    scores = _checks.float_array("scores", scores)
-    labels = _checks.label_array("labels", labels)
+    scores = float_array("scores", scores)
+    labels = label_array("labels", labels)
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise ValueError(f"scores must end in an axis of at least one class; got shape {scores.shape}.")
     if labels.shape not in ((), scores.shape[:-1]):

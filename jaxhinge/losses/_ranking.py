@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
-from jaxhinge._kink import positive_part
+from jaxhinge._base.arrays import float_array, option_like, same_shape, target_array
 from jaxhinge.losses._binary import hinge_loss
+from jaxhinge.losses._kink import positive_part
 
 # torch.nn.functional.pairwise_distance adds this to every coordinate of the difference.
 _DISTANCE_EPS = 1e-6
@@ -49,9 +49,9 @@ def margin_ranking_loss(
     >>> float(jaxhinge.losses.margin_ranking_loss(2.0, 1.5, 1, margin=1.0))
     0.5
     """
-    scores1 = _checks.float_array("scores1", scores1)
-    scores2 = _checks.float_array("scores2", scores2)
-    difference = scores1 - _checks.same_shape("scores2", scores2, "scores1", scores1)
+    scores1 = float_array("scores1", scores1)
+    scores2 = float_array("scores2", scores2)
+    difference = scores1 - same_shape("scores2", scores2, "scores1", scores1)
     return hinge_loss(difference, targets, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
 
 
@@ -88,8 +88,8 @@ def hinge_embedding_loss(
     >>> print(jaxhinge.losses.hinge_embedding_loss(jnp.array([0.25, 0.25]), jnp.array([1, -1])))
     [0.25 0.75]
     """
-    distances = _checks.float_array("distances", distances)
-    targets = _checks.target_array("targets", targets, distances)
+    distances = float_array("distances", distances)
+    targets = target_array("targets", targets, distances)
     apart = hinge_loss(distances, 1, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
     # A factor, so that the gradient of a bad target is NaN too.
     known = jnp.where(jnp.abs(targets) == 1, 1, jnp.nan).astype(distances.dtype)
@@ -133,13 +133,13 @@ def triplet_margin_loss(
     >>> print(round(float(jaxhinge.losses.triplet_margin_loss(anchor, positive, negative)), 3))
     0.5
     """
-    anchor = _checks.float_array("anchor", anchor)
-    positive = _checks.same_shape("positive", _checks.float_array("positive", positive), "anchor", anchor)
-    negative = _checks.same_shape("negative", _checks.float_array("negative", negative), "anchor", anchor)
+    anchor = float_array("anchor", anchor)
+    positive = same_shape("positive", float_array("positive", positive), "anchor", anchor)
+    negative = same_shape("negative", float_array("negative", negative), "anchor", anchor)
     if anchor.ndim == 0:
         raise ValueError("anchor must have a last axis of coordinates; got a scalar.")
     excess = _distance(anchor, positive) - _distance(anchor, negative)
-    margin = _checks.option_like("margin", margin, excess)
+    margin = option_like("margin", margin, excess)
     return positive_part(margin + excess, subgradient=subgradient, kink_tol=kink_tol)
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxhinge import _checks
-from jaxhinge._kink import positive_part
+from jaxhinge._base.arrays import check_real_number, float_array, option_like, same_shape
+from jaxhinge.losses._kink import positive_part
 
 
 def epsilon_insensitive_loss(
@@ -118,9 +118,9 @@ def pinball_loss(
     >>> print(jaxhinge.losses.pinball_loss(jnp.array([0.0, 2.0]), 1.0, quantile=0.75))
     [0.75 0.25]
     """
-    _checks.check_real_number("quantile", quantile, meaning="in [0, 1]", valid=lambda value: 0.0 <= value <= 1.0)
+    check_real_number("quantile", quantile, meaning="in [0, 1]", valid=lambda value: 0.0 <= value <= 1.0)
     residuals = _residuals(predictions, targets)
-    quantile = _checks.option_like("quantile", quantile, residuals)
+    quantile = option_like("quantile", quantile, residuals)
     below = positive_part(residuals, subgradient=subgradient, kink_tol=kink_tol)
     above = positive_part(-residuals, subgradient=subgradient, kink_tol=kink_tol)
     return _scaled(quantile, below) + _scaled(1 - quantile, above)
@@ -135,19 +135,19 @@ def _outside_tube(
     predictions: ArrayLike, targets: ArrayLike, epsilon: ArrayLike, subgradient: ArrayLike, kink_tol: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """How far a prediction lies below the tube around its target, and how far above."""
-    _checks.check_real_number("epsilon", epsilon, meaning="half the width of the tube, at least 0", valid=_not_negative)
+    check_real_number("epsilon", epsilon, meaning="half the width of the tube, at least 0", valid=_not_negative)
     residuals = _residuals(predictions, targets)
-    epsilon = _checks.option_like("epsilon", epsilon, residuals)
+    epsilon = option_like("epsilon", epsilon, residuals)
     below = positive_part(residuals - epsilon, subgradient=subgradient, kink_tol=kink_tol)
     above = positive_part(-residuals - epsilon, subgradient=subgradient, kink_tol=kink_tol)
     return below, above
 
 
 def _residuals(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
-    predictions = _checks.float_array("predictions", predictions)
-    targets = _checks.float_array("targets", targets).astype(predictions.dtype)
+    predictions = float_array("predictions", predictions)
+    targets = float_array("targets", targets).astype(predictions.dtype)
     if targets.shape != ():
-        _checks.same_shape("targets", targets, "predictions", predictions)
+        same_shape("targets", targets, "predictions", predictions)
     return targets - predictions
 
 

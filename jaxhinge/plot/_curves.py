@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxhinge import _host_checks
-from jaxhinge.plot._style import COLOURS, GREY, NDArray, ascending, axes_or_new, plain, values_at
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import check_number, host_integer
+from jaxhinge.plot._style import COLOURS, GREY, ascending, axes_or_new, plain, values_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def validation_curve(sweep: Any, *, ax: Any = None) -> Axes:
     order = ascending("sweep.l2", l2)
     if score.ndim != 2 or score.shape[0] != len(l2) or score.shape[1] == 0:
         raise ValueError(f"sweep.val_score must have shape (num_l2, folds) = ({len(l2)}, folds); got {score.shape}.")
-    _host_checks.check_number("sweep.best_l2", best, meaning="the chosen l2, above 0", valid=lambda value: value > 0)
+    check_number("sweep.best_l2", best, meaning="the chosen l2, above 0", valid=lambda value: value > 0)
     l2, score, folds = l2[order], score[order], score.shape[1]
     mean = score.mean(axis=1)
     ax = axes_or_new(ax)
@@ -108,7 +109,7 @@ def regularization_path(
     names = [f"w[{j}]" for j in range(w.shape[1])] if feature_names is None else [str(name) for name in feature_names]
     if len(names) != w.shape[1]:
         raise ValueError(f"feature_names must name the {w.shape[1]} features; got {len(names)} names.")
-    if _host_checks.host_integer("most", most, at_least=0) > len(COLOURS):
+    if host_integer("most", most, at_least=0) > len(COLOURS):
         raise ValueError(f"most must be at most {len(COLOURS)}, the number of colours; got {most}.")
     l2, w, gap = l2[order], w[order], gap[order]
     named = np.argsort(-np.abs(w).max(axis=0), kind="stable")[:most]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxhinge import _host_checks
-from jaxhinge._objective import decision_function
-from jaxhinge.plot._style import COLOURS, GREY, MARKERS, NDArray, axes_or_new, plain
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import check_features, check_finite, check_rows, host_integer, host_real
+from jaxhinge._objective.objective import decision_function
+from jaxhinge.plot._style import COLOURS, GREY, MARKERS, axes_or_new, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def margin_histogram(params: Any, x: Any, y: Any, *, bins: int = 40, ax: Any = N
     _check_targets(y)
     margin = y * scores
     low, high = min(float(margin.min()), 0.0), max(float(margin.max()), 1.0)
-    width = (high - low) / _host_checks.host_integer("bins", bins, at_least=1)
+    width = (high - low) / host_integer("bins", bins, at_least=1)
     below, above = np.ceil((1.0 - low) / width - 0.5), np.ceil((high - 1.0) / width - 0.5)
     edges = 1.0 + width * (np.arange(-below, above + 2) - 0.5)
     ax = axes_or_new(ax)
@@ -100,7 +101,7 @@ def decision_boundary(params: Any, x: Any, y: Any, *, resolution: int = 200, ax:
     else:
         _check_labels(y, scores.shape[1])
         names = {c: f"class {c}" for c in range(scores.shape[1])}
-    sides = [_padded(column, _host_checks.host_integer("resolution", resolution, at_least=2)) for column in x.T]
+    sides = [_padded(column, host_integer("resolution", resolution, at_least=2)) for column in x.T]
     plane = np.stack(np.meshgrid(*sides), axis=-1)
     scores = _scores(params, plane.reshape(-1, 2)).reshape(*plane.shape[:2], -1)
     ax = axes_or_new(ax, width=4.8)
@@ -143,15 +144,15 @@ def _padded(column: NDArray, points: int) -> NDArray:
 
 
 def _rows(x: Any, y: Any) -> tuple[NDArray, NDArray]:
-    x, y = _host_checks.host_real("x", x), _host_checks.host_real("y", y)
-    _host_checks.check_features("x", x)
-    _host_checks.check_rows("y", y, len(x))
+    x, y = host_real("x", x), host_real("y", y)
+    check_features("x", x)
+    check_rows("y", y, len(x))
     return x, y
 
 
 def _scores(params: Any, x: NDArray) -> NDArray:
     scores = np.asarray(decision_function(params, x)).astype(np.float64)
-    _host_checks.check_finite("the scores of params on x", scores)
+    check_finite("the scores of params on x", scores)
     return scores
 
 

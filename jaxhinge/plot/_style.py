@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxhinge import _host_checks
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import host_real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NDArray = np.ndarray[Any, Any]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 MARKERS = "os^DvPX"
@@ -48,7 +48,7 @@ def values_at(result: Any, name: str, source: str) -> NDArray:
                 f"{name} is needed, but {type(value).__name__} has no {part!r}: pass what {source} returns."
             )
         value = getattr(value, part)
-    return _host_checks.host_real(name, value).astype(np.float64)
+    return host_real(name, value).astype(np.float64)
 
 
 def ascending(name: str, l2: NDArray) -> NDArray:

@@ -11,19 +11,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from jaxhinge import _host_checks
-from jaxhinge._solve import Loss, Solution, solve
-from jaxhinge._solve_canonical import Hinges
-from jaxhinge.sklearn._common import (
-    Intercept,
-    NDArray,
-    dense,
-    is_free,
-    l2_of,
-    padded,
-    solve_exactly,
-    warn_unless_converged,
-)
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import check_sample_weight
+from jaxhinge._solve.binary import Loss, Solution, solve
+from jaxhinge._solve.polish import Hinges
+from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, padded, solve_exactly, warn_unless_converged
 
 ClassWeight = dict[Any, float] | Literal["balanced"] | None
 
@@ -48,7 +40,7 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        _host_checks.check_sample_weight("sample_weight", weight, len(weight))
+        check_sample_weight("sample_weight", weight, len(weight))
         self.classes_, labels = np.unique(y, return_inverse=True)
         counted = np.bincount(labels, weights=weight) != 0
         if np.count_nonzero(counted) < 2:

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import check_cv
 
-from jaxhinge import _host_checks
-from jaxhinge._folds import make_folds
-from jaxhinge._gap import duality_gap
-from jaxhinge._scores import check_held_out
-from jaxhinge._solve import Loss
-from jaxhinge._sweep import Select, check_select, chosen_strength
-from jaxhinge._sweep_grid import Grid
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import host_integer
+from jaxhinge._solve.binary import Loss
+from jaxhinge._solve.gap import duality_gap
+from jaxhinge._sweep.folds import make_folds
+from jaxhinge._sweep.grid import Grid
+from jaxhinge._sweep.scores import check_held_out
+from jaxhinge._sweep.sweep import Select, check_select, chosen_strength
 from jaxhinge.sklearn._classifier import ClassWeight, HingeClassifierBase
-from jaxhinge.sklearn._common import Intercept, NDArray, check_C, warn_unless_converged
+from jaxhinge.sklearn._common import Intercept, check_C, warn_unless_converged
 from jaxhinge.sklearn._cross_validation import scorer_of, solve_folds, warn_of_folds
 
 
@@ -194,7 +195,7 @@ class HingeClassifierCV(HingeClassifierBase):
         if np.ndim(self.Cs) == 0:
             if not isinstance(self.Cs, (int, np.integer)):
                 raise TypeError(f"Cs must be a number of strengths, or the strengths, as a vector; got {self.Cs!r}.")
-            return np.logspace(-4, 4, _host_checks.host_integer("Cs", self.Cs, at_least=1))
+            return np.logspace(-4, 4, host_integer("Cs", self.Cs, at_least=1))
         Cs = np.array([check_C(f"Cs[{i}]", value) for i, value in enumerate(self.Cs)])
         if not len(Cs):
             raise ValueError("Cs is empty: give a number of strengths, or the strengths.")

@@ -10,13 +10,13 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxhinge import _host_checks
-from jaxhinge._objective import LinearParams
-from jaxhinge._rows import Status
-from jaxhinge._solve import Solution
-from jaxhinge._solve_canonical import Canonical, Hinges, canonical
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import check_number
+from jaxhinge._methods.problem import Status
+from jaxhinge._objective.objective import LinearParams
+from jaxhinge._solve.binary import Solution
+from jaxhinge._solve.polish import Hinges, Polished, polish
 
-NDArray = np.ndarray[Any, Any]
 Intercept = bool | Literal["regularized"]
 
 # What float32 reaches, and what is aimed at, relative to what is wanted, where polishing that does not settle it.
@@ -42,12 +42,12 @@ def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
             f"C={C!r} and l2={l2!r} were both given, and they say the same thing: l2 = 1 / (C * sum(weights)). "
             "Leave one of them None."
         )
-    return _host_checks.check_number("l2", l2, meaning="a number above 0", valid=lambda v: v > 0)
+    return check_number("l2", l2, meaning="a number above 0", valid=lambda v: v > 0)
 
 
 def check_C(name: str, value: Any) -> float:
     """The inverse strength of regularisation, above 0."""
-    return _host_checks.check_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
+    return check_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
 
 
 def is_free(fit_intercept: Intercept) -> bool:
@@ -103,7 +103,7 @@ def solve_exactly(
     """
     rough = run(max(tol, _ROUGH), None)
     found = _canonical(hinges, rough, fit_intercept, tol)
-    converged = found.solution.status == Status.CONVERGED and (found.settled or tol >= _ROUGH)
+    converged = found.solution.status == Status.CONVERGED and (found.active_set_identified or tol >= _ROUGH)
     if converged or found.solution.status == Status.STEP_LIMIT:
         return found.solution
     fine = run(_FINE * tol, rough)
@@ -111,15 +111,15 @@ def solve_exactly(
     return solution._replace(steps=rough.steps + fine.steps)
 
 
-def _canonical(hinges: Hinges, solution: Solution, fit_intercept: Intercept, tol: float) -> Canonical:
+def _canonical(hinges: Hinges, solution: Solution, fit_intercept: Intercept, tol: float) -> Polished:
     """The canonical solution without what padded it, a regularised intercept being the weight of a column of ones."""
     params: Any = solution.params
     w = params.w[: hinges.x.shape[1]]
     if fit_intercept != "regularized":
-        return canonical(hinges, solution._replace(params=params._replace(w=w)), tol)
+        return polish(hinges, solution._replace(params=params._replace(w=w)), tol)
     with_ones = hinges._replace(x=np.column_stack([hinges.x, np.ones(len(hinges.x))]))
     params = params._replace(w=np.append(w, params.b), b=np.float64(0))
-    found = canonical(with_ones, solution._replace(params=params), tol)
+    found = polish(with_ones, solution._replace(params=params), tol)
     w = found.solution.params.w
     return found._replace(solution=found.solution._replace(params=LinearParams(w[:-1], w[-1])))
 

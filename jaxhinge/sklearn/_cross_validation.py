@@ -12,13 +12,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 
-from jaxhinge._problem import config_of
-from jaxhinge._rows import Status
-from jaxhinge._scores import METRICS
-from jaxhinge._solve_canonical import middle_bias
-from jaxhinge._sweep_grid import Grid, Options, Problems, Solver
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._methods.problem import Status
+from jaxhinge._solve.given import config_of
+from jaxhinge._solve.polish import middle_bias
+from jaxhinge._sweep.grid import Grid, Options, Problems, Solver
+from jaxhinge._sweep.scores import METRICS
 from jaxhinge.sklearn._classifier import HingeClassifier, HingeClassifierBase
-from jaxhinge.sklearn._common import NDArray, is_free, is_small, padded_rows
+from jaxhinge.sklearn._common import is_free, is_small, padded_rows
 
 # Of the folds of all but small problems: what float32 reaches.
 _FOLD_TOL = 1e-4

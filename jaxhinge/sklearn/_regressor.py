@@ -9,20 +9,12 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from jaxhinge import _host_checks
-from jaxhinge._solve import Solution
-from jaxhinge._solve_canonical import Hinges
-from jaxhinge._solve_variants import solve_regression
-from jaxhinge.sklearn._common import (
-    Intercept,
-    NDArray,
-    dense,
-    is_free,
-    l2_of,
-    padded,
-    solve_exactly,
-    warn_unless_converged,
-)
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.values import check_sample_weight
+from jaxhinge._solve.binary import Solution
+from jaxhinge._solve.polish import Hinges
+from jaxhinge._solve.variants import solve_regression
+from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, padded, solve_exactly, warn_unless_converged
 
 _LOSSES = ("epsilon_insensitive", "squared_epsilon_insensitive")
 
@@ -145,7 +137,7 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        _host_checks.check_sample_weight("sample_weight", weight, len(weight))
+        check_sample_weight("sample_weight", weight, len(weight))
         l2 = l2_of(self.C, self.l2, weight.sum())
         solution = self._solve(dense(X, self.memory_budget), np.asarray(y, np.float64), weight, l2)
         self.coef_, self.intercept_ = solution.params.w, float(solution.params.b)

@@ -1,0 +1,147 @@
+"""Many problems over the same rows, solved at once: one compiled step makes a step of each."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.precision import in_float64
+from jaxhinge._methods.padded import centre_of, padded, padded_size
+from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
+from jaxhinge._methods.sharded import Layout, is_sharded, layout_of, on_host, sharded_features
+from jaxhinge._methods.stages import solve_float32_stage, solve_float64_stage
+
+# Lanes end together, so that few should wait for the slowest; and their vectors should stay in cache.
+_ROWS_AT_ONCE = 65_536
+# XLA's Cholesky factorisation of a batch waits, on a thread of the pool that all programs share, for tasks of that same
+# pool: with as many programs at once as it has threads, all would wait for ever.
+_ONE_PROGRAM = threading.Lock()
+# Numbers of 4 bytes that a lane keeps for each row, about: the interior point, a direction, and what they are made of.
+_NUMBERS_PER_ROW = 60
+# And matrices of as many rows and columns as there are features, or rows where these are fewer.
+_MATRICES = 5
+
+
+class Shared(NamedTuple):
+    """The rows that all lanes share, on the device and padded to `size` rows, of which `n` are real.
+
+    `layout` says how they are spread over devices, if they are.
+    """
+
+    xt: Any
+    centre: Any
+    n: int
+    size: int
+    layout: Layout | None = None
+
+
+class Batch(NamedTuple):
+    """What differs from lane to lane: signs and weights `(batch, n)`, strengths `(batch,)`."""
+
+    sign: NDArray
+    weight: NDArray
+    l2: NDArray
+
+
+def share(x: Any, weight: NDArray) -> Shared:
+    """Rows for lanes, from checked features."""
+    if is_sharded(x):
+        with jax.enable_x64(True):
+            return Shared(*sharded_features(x, weight), len(x), len(x), layout_of(x))
+    size = padded_size(len(x))
+    with jax.enable_x64(True):
+        return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre_of(x, weight)), len(x), size)
+
+
+def problems_at_once(count: int, size: int, num_features: int, itemsize: int, memory_budget: float) -> int:
+    """How many of `count` lanes to solve at once, in chunks of equal size."""
+    shared = size * num_features * (itemsize + 16)
+    each = 4 * (_NUMBERS_PER_ROW * size + _MATRICES * min(size, num_features + 1) ** 2)
+    if shared + each > memory_budget:
+        raise ValueError(
+            f"memory_budget is {memory_budget / 1e9:.3g} GB, but one problem of {size} rows and {num_features} "
+            f"features needs about {(shared + each) / 1e9:.3g} GB at a time: raise it, or take fewer rows."
+        )
+    most = max(1, min(count, _ROWS_AT_ONCE // size, int((memory_budget - shared) // each)))
+    chunks = -(-count // most)
+    return -(-count // chunks)
+
+
+def solve_batch(
+    config: Config, shared: Shared, batch: Batch, before: Answer | None, tol: float, max_steps: int
+) -> Answer:
+    """The answers of all lanes, in NumPy arrays, each with its gap and status; `before` are answers to start from."""
+    rows, start = _batch_rows(shared, batch), _batch_start(shared, batch, before)
+    numbers = np.float64(tol), np.int32(max_steps)
+    with _ONE_PROGRAM, jax.enable_x64(True):
+        found: Answer = jax.tree.map(on_host, _float32_stage(config)(rows, start, *numbers))
+        left = found.status == Status.STALLED
+        if left.any():
+            # As many lanes as there were, so that nothing new is compiled: the others have no steps left.
+            limits = np.where(left, max_steps - found.steps, 0).astype(np.int32)
+            start = _batch_start(shared, batch, found._replace(dual=found.dual[:, : shared.n]))
+            again = jax.tree.map(on_host, _float64_stage(config)(rows, start, numbers[0], limits))
+            better = left & (again.gap <= found.gap)
+            steps = found.steps + np.where(left, again.steps, 0)
+            found = jax.tree.map(partial(_where, better), again, found)
+            found = found._replace(status=np.where(left, again.status, found.status), steps=steps)
+    return found._replace(dual=found.dual[:, : shared.n])
+
+
+def _batch_rows(shared: Shared, batch: Batch) -> Rows:
+    c = batch.weight / batch.weight.sum(axis=1, keepdims=True)
+    return Rows(
+        xt=shared.xt,
+        sign=_placed(shared, batch.sign),
+        r=_placed(shared, np.ones(shared.size)),
+        c=_placed(shared, c),
+        l2=batch.l2,
+        q_bias=np.float64(0),
+        centre=shared.centre,
+        valid=np.bool_(True),
+    )
+
+
+def _batch_start(shared: Shared, batch: Batch, before: Answer | None) -> Start:
+    count, d = len(batch.l2), shared.xt.shape[0]
+    if before is None:
+        zeros = _placed(shared, np.zeros((count, shared.n)))
+        return Start(np.zeros((count, d)), np.zeros(count), zeros, np.zeros(count, bool))
+    # A row that a lane leaves out has no dual there.
+    dual = np.where(batch.weight > 0, before.dual, 0)
+    w, b = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b))
+    return Start(w, b, _placed(shared, dual.astype(np.float64)), np.ones(count, bool))
+
+
+def _placed(shared: Shared, values: NDArray) -> Any:
+    """What there is one of per row, `(..., n)`, padded like the rows or spread as they are."""
+    if shared.layout is None:
+        return padded(values, shared.size)
+    layout = shared.layout.columns if values.ndim == 2 else shared.layout.vector
+    with jax.enable_x64(True):
+        return jax.device_put(values, layout)
+
+
+def _where(chosen: NDArray, new: NDArray, old: NDArray) -> NDArray:
+    return np.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+# Which leaves differ from lane to lane.
+_ROW_AXES = Rows(xt=None, sign=0, r=None, c=0, l2=0, q_bias=None, centre=None, valid=None)
+
+
+@lru_cache
+def _float32_stage(config: Config) -> Any:
+    solver = jax.vmap(partial(solve_float32_stage, config), in_axes=(_ROW_AXES, 0, None, None))
+    return jax.jit(in_float64(solver, config.dtype))
+
+
+@lru_cache
+def _float64_stage(config: Config) -> Any:
+    solver = jax.vmap(partial(solve_float64_stage, config), in_axes=(_ROW_AXES, 0, None, 0))
+    return jax.jit(in_float64(solver, config.dtype))

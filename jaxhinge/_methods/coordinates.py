@@ -1,0 +1,77 @@
+"""A program, and the coordinates in which it is worked on.
+
+A free bias takes up a common offset of the features, which are centred. Where there is none, a large offset would leave
+float32 few digits for what the rows differ in: the coordinates are turned so that the first holds the mean row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxhinge._base.precision import tiny
+from jaxhinge._methods.certificate import Certified, Program
+from jaxhinge._methods.problem import Config, Rows, build
+
+
+class Task(NamedTuple):
+    """A program in its own coordinates, `centre` `(d,)`, what was taken from the features, and `mean` `(p,)`, their
+    mean row or one near it."""
+
+    program: Program
+    centre: jax.Array
+    mean: jax.Array
+
+
+def task_of(config: Config, rows: Rows) -> Task:
+    """The rows as a program."""
+    program, centre = build(config, rows)
+    mean = rows.centre - centre
+    return Task(program, centre, mean if config.intercept == "none" else jnp.append(mean, 1))
+
+
+def working_program(task: Task, dtype: DTypeLike) -> Program:
+    """The program in the coordinates in which it is worked on, rounded to a precision after it was turned."""
+    program = task.program
+    rows, last, q = program.rows, jnp.ones_like(program.rows[:1]), program.q
+    if _is_reflected(program):
+        normal, scaled = _reflection(task.mean)
+        change = program.products(scaled)[None, :]
+        rows, last = rows - normal[: len(rows), None] * change, last - normal[-1] * change
+        q = q - (scaled @ q) * normal
+    if program.ones:
+        # Rounded before they are joined: together, they are never written in the wider precision.
+        rows = jnp.concatenate([rows.astype(dtype), last.astype(dtype)])
+    working = replace(program, rows=rows, q=q, ones=False).astype(dtype)
+    # Computed once: XLA would rather do it again for every use.
+    rows = jax.lax.optimization_barrier(working.rows)  # type: ignore[no-untyped-call]
+    return replace(working, rows=rows)
+
+
+def reflected(task: Task, found: Certified) -> Certified:
+    """From the coordinates of the program to those that it is worked on in; or back, which is the same."""
+    if not _is_reflected(task.program):
+        return found
+    normal, scaled = (part.astype(found.z.dtype) for part in _reflection(task.mean))
+    return found._replace(z=found.z - (scaled @ found.z) * normal)
+
+
+def _is_reflected(program: Program) -> bool:
+    p, n = program.shape
+    return not program.free_bias and p <= n
+
+
+def _reflection(mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The normal, and the normal scaled, of the reflection `a - (scaled . a) normal` that takes the direction of the
+    mean to the first coordinate (Householder's).
+
+    Where all penalties are equal the program keeps its form.
+    """
+    direction = mean / jnp.maximum(jnp.max(jnp.abs(mean)), tiny(mean.dtype))
+    unit = direction / jnp.maximum(jnp.sqrt(direction @ direction), tiny(mean.dtype))
+    normal = unit.at[0].add(jnp.where(unit[0] < 0, -1, 1))
+    return normal, 2 * normal / (normal @ normal)

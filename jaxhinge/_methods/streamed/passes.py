@@ -1,0 +1,162 @@
+"""Passes over rows that are read block by block, and what is kept of them between two passes."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._methods.certificate import FLOOR
+from jaxhinge._methods.streamed.kernels import Block, Certificate, Coordinates, KernelConfig
+from jaxhinge._methods.streamed.rows import StreamedRows
+
+# The kernels of so many blocks run side by side while more are read.
+_WORKERS = 2
+_IN_FLIGHT = 4
+
+
+class StreamedProblem(NamedTuple):
+    """Rows, what their blocks share, and the penalty `(p,)` of each coordinate."""
+
+    streamed: StreamedRows
+    coordinates: Coordinates
+    penalty: NDArray
+
+
+class Values(NamedTuple):
+    """A primal and a dual value, and what the two sides of the dual were multiplied by to be in balance."""
+
+    primal: float
+    dual: float
+    ratio: NDArray
+
+    @property
+    def gap(self) -> float:
+        """How far apart they are."""
+        return self.primal - self.dual
+
+
+class Best(NamedTuple):
+    """The best primal and dual points so far: `z`, and `alpha` block by block (None for 0) before it is balanced."""
+
+    z: NDArray
+    alpha: list[Any] | None
+    values: Values
+
+
+class Watcher(Protocol):
+    """Whoever is told how far a solve is."""
+
+    def tick(self) -> None:
+        """A block has been worked on."""
+
+    def show(self, gap: float, primal: float, steps: int) -> None:
+        """A step has been certified."""
+
+
+class Stop(NamedTuple):
+    """When to stop: at a relative gap, or after a number of steps."""
+
+    tol: float
+    max_steps: int
+
+
+class StreamState:
+    """What has been reached, to be read by whoever interrupts.
+
+    Attributes:
+      best: The best certificate.
+      steps: Made so far.
+      passes: Over the rows, begun so far.
+      watcher: Told of progress, or None.
+    """
+
+    def __init__(self, best: Best, watcher: Watcher | None = None) -> None:
+        self.best = best
+        self.steps = self.passes = 0
+        self.watcher = watcher
+
+    def tick(self) -> None:
+        """A block has been worked on."""
+        if self.watcher is not None:
+            self.watcher.tick()
+
+    def certify(self, z: NDArray, alpha: list[Any], values: Values) -> None:
+        """A step has been made: keep the better primal point and the better dual point. NaN is never better."""
+        old = self.best
+        lower, higher = values.primal < old.values.primal, values.dual > old.values.dual
+        primal, dual = values.primal if lower else old.values.primal, values.dual if higher else old.values.dual
+        kept = Values(primal, dual, values.ratio if higher else old.values.ratio)
+        self.best = Best(z if lower else old.z, alpha if higher else old.alpha, kept)
+        self.steps += 1
+        if self.watcher is not None:
+            self.watcher.show(kept.gap, kept.primal, self.steps)
+
+    def is_over(self, stop: Stop) -> bool:
+        """Whether the gap is small enough, or the steps are used up."""
+        return self.steps >= stop.max_steps or within(self.best.values, stop.tol)
+
+
+def nothing(problem: StreamedProblem) -> Best:
+    """What is known without looking: at 0 every row has a loss of 1, and a dual of 0 proves a bound of 0."""
+    return Best(np.zeros_like(problem.penalty), None, Values(1.0, 0.0, np.ones(2)))
+
+
+def within(values: Values, tol: float) -> bool:
+    """Whether the gap is small enough; the weights of all rows sum to 1."""
+    return values.gap <= tol * max(abs(values.primal), FLOOR)
+
+
+def values_of(kernel_config: KernelConfig, penalty: NDArray, z: NDArray, sums: Certificate) -> Values:
+    """Both values from the sums over all rows, the dual point balanced first."""
+    primal = float(penalty @ (z * z) / 2 + sums.loss)
+    ratio = np.ones(2)
+    if kernel_config.intercept == "free":
+        # The heavier side is scaled down to the lighter one.
+        ratio = np.divide(sums.sides.min(), sums.sides, out=np.ones(2), where=sums.sides > 0)
+    adjoint, penalised = ratio @ sums.adjoint, penalty > 0
+    dual = ratio @ sums.sides - float(np.sum(adjoint[penalised] ** 2 / penalty[penalised])) / 2
+    return Values(primal, float(dual - (ratio**2 @ sums.squares if kernel_config.squared else 0)), ratio)
+
+
+def one_pass(
+    streamed: StreamedRows, kernel: Callable[[int, Block], Any], state: StreamState
+) -> tuple[list[Any], Any, Any]:
+    """The kernel's results for all blocks: those of rows in a list, sums added up in float64, and the largest."""
+    state.passes += 1
+    rows: list[Any] = []
+    sums: Any = None
+    largest = -np.inf
+    for per_row, part, high in _in_turn(streamed, kernel):
+        rows.append(per_row)
+        part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part)
+        sums = part if sums is None else jax.tree.map(np.add, sums, part)
+        # NaN is larger than everything.
+        largest = largest if high is None else float(np.maximum(largest, high))
+        state.tick()
+    return rows, sums, largest
+
+
+def _in_turn(streamed: StreamedRows, kernel: Callable[[int, Block], Any]) -> Iterator[Any]:
+    """`kernel(index, block)` for every block, in order, some computed at a time while the next is read."""
+    pending: collections.deque[Future[Any]] = collections.deque()
+    pool = ThreadPoolExecutor(_WORKERS, "jaxhinge stream")
+    try:
+        for index, block in enumerate(streamed.blocks()):
+            pending.append(pool.submit(_computed, kernel, index, block))
+            # The first block waits, so that two threads do not compile the same.
+            if index == 0 or len(pending) == _IN_FLIGHT:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _computed(kernel: Callable[[int, Block], Any], index: int, block: Block) -> Any:
+    return jax.tree.map(lambda leaf: leaf.block_until_ready(), kernel(index, block))

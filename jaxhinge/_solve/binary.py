@@ -1,0 +1,289 @@
+"""The exact solver: minimisers that come with a duality gap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
+
+from jaxhinge._base.arrays import flag, float_array, scalar_like
+from jaxhinge._base.interrupts import OnInterrupt, check_on_interrupt
+from jaxhinge._base.sources import is_mapped
+from jaxhinge._base.values import check_finite, check_number, host_array, host_integer, host_real
+from jaxhinge._methods.implicit import differentiable
+from jaxhinge._methods.padded import padded, solve_padded
+from jaxhinge._methods.problem import Answer, Config, Method, Start, Status
+from jaxhinge._methods.sharded import is_sharded, solve_sharded
+from jaxhinge._methods.streamed.stages import StreamOptions, solve_stream
+from jaxhinge._objective.objective import LinearParams
+from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
+from jaxhinge._solve.given import (
+    Problem,
+    binary_problem,
+    caller_dtype,
+    config_of,
+    is_traced,
+    weighed,
+    weighed_and_padded,
+)
+
+Loss = Literal["hinge", "squared_hinge"]
+
+
+class Solution(NamedTuple):
+    """A minimiser with the proof of how good it is.
+
+    Attributes:
+      params: `LinearParams`.
+      dual: `(n,)`, the dual variables.
+      primal_value: The objective at `params`, in the units of `jaxhinge.loss`.
+      dual_value: A lower bound on the objective at any parameters, from `dual` made feasible.
+      gap: `primal_value - dual_value`: no parameters are better than `params` by more than this.
+      steps: How many steps the solver made.
+      status: A code of `Status`.
+    """
+
+    params: LinearParams
+    dual: jax.Array
+    primal_value: jax.Array
+    dual_value: jax.Array
+    gap: jax.Array
+    steps: jax.Array
+    status: jax.Array
+
+
+class SolverOptions(NamedTuple):
+    """What every solver takes beside its problem."""
+
+    tol: ArrayLike
+    max_steps: ArrayLike
+    init: Solution | None
+    as_numpy: bool
+    on_interrupt: OnInterrupt = "raise"
+
+
+def solve(
+    x: Any,
+    y: ArrayLike | None = None,
+    *,
+    l2: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool | Literal["regularized"] = True,
+    loss: Loss = "hinge",
+    tol: ArrayLike = 1e-4,
+    max_steps: ArrayLike = 100,
+    init: Solution | None = None,
+    method: Method = "auto",
+    as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
+) -> Solution:
+    r"""The support vector machine solved exactly: the minimiser of `jaxhinge.loss`, with a duality gap.
+
+    .. math::
+        \min_{w, b}\ \sum_i c_i \max(0, 1 - y_i (x_i \cdot w + b)) + \frac{l2}{2} \|w\|^2, \qquad
+        c_i = \mathrm{weight}_i / \textstyle\sum \mathrm{weight}
+
+    (the hinge squared with `loss="squared_hinge"`). `l2 = 1 / (C * sum(weight))` in terms of LIBLINEAR's `C`. The
+    dual that certifies it has `0 <= dual_i <= c_i` (no upper bound when squared), `sum(dual_i y_i) = 0` when the
+    bias is free, and the value `sum(dual) - |sum_i dual_i y_i x_i|^2 / (2 l2)`, less `sum(dual_i^2 / (4 c_i))` when
+    squared.
+
+    It is pure: it works under `jit`, `vmap` and `shard_map`; a new number does not recompile. Rows laid out over a mesh
+    (`jaxhinge.shard_rows`) stay where they are, unless there are more features than rows. On other arrays that are not
+    traced, rows are padded with zero weight to one of a few sizes, so that data with nearly as many rows do not
+    recompile either. The work is done in float64 on CPU and GPU, whatever the flags and the input's dtype.
+
+    Rows need not fit in memory. A memory-mapped `x`, of any size, and blocks of rows are streamed: read again in every
+    pass over them, a block at a time. Newton's method on a smoothed hinge, started from the solution of 100,000 rows
+    drawn at random, makes one pass for each step; where that leads nowhere an interior point takes over, with three.
+    Rows that are not heaped on the kink take 5 to 8 passes to a relative gap of 1e-3. Kept are two float32 numbers for
+    each row (seven with the interior point), its target and weight, and the d x d system. The proof is the same: the
+    dual point is computed for every row, and both values in float64, for exactly what is returned.
+
+    Args:
+      x: Features `(n, d)`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
+        (valid where no row changes sides: rows on the margin have `0 < dual_i < c_i`, and a free bias has such a
+        row; elsewhere the limit along the central path comes back), the two values by the envelope theorem. `dual`,
+        `gap`, `steps` and `status` carry no derivative, nor does `y`.
+        To be streamed: a memory-mapped file (`numpy.load(..., mmap_mode="r")`; `numpy.asarray` of it is solved in
+        memory). Or, without `y`, blocks: a list, or anything else that can be iterated over again and again, of
+        `(x, y)` or `(x, y, sample_weight)`, or a function that makes such an iterator for each pass; the same rows in
+        the same order each time, in blocks of any sizes, which may be memory-mapped themselves.
+      y: Targets -1 and +1, `(n,)`. None where `x` is blocks.
+      l2: The strength of regularisation, above 0.
+      sample_weight: `(n,)`, not negative, not all 0.
+      fit_intercept: True for a free bias, False for none, "regularized" to count it in the norm as LIBLINEAR does.
+      loss: "hinge" or "squared_hinge".
+      tol: Stop when `gap <= tol * |primal_value|`.
+      max_steps: Stop after this many steps.
+      init: A solution of a nearby problem to start from: another `l2`, other weights. Not for streamed rows.
+      method: "interior_point"; "ascent", accelerated gradient ascent on the dual, not for streamed rows; "auto" ascends
+        first where there are more features than rows or than 1,000, and goes on with the interior point where that is
+        not enough (streamed rows: Newton's method first).
+      as_numpy: Give NumPy arrays, float64 throughout. Host only.
+      progress: Whether to draw a progress bar of streamed rows, with step, gap and the time left; None draws one on a
+        terminal where the solve takes more than two seconds.
+      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt at once (of rows in memory, the program that is running
+        ends in the background, and Python waits for it when it exits), or "return" what was reached, certified, with
+        the status STEP_LIMIT. Then steps are made half a second at a time, or one by one. While something compiles
+        Ctrl-C is not heard; while rows are read for the first time there is nothing to return. Host only, and "return"
+        is not for rows on a mesh.
+
+    Returns:
+      A `Solution`, float32 (float64 where x64 is on and `x` is float64). `gap` holds for the rounded `params`.
+
+    Raises:
+      ValueError: On concrete arrays: NaN or infinity, targets other than -1 and +1, one class only, `l2 <= 0`,
+        negative or all-zero weights; under a trace those give the status `REFUSED` and NaN. Shapes that do not fit
+        are refused anywhere. Blocks that come from a generator, which ends after one pass, or change from pass to pass.
+      TypeError: Something is not a real number, or blocks come with something traced.
+
+    References:
+      Ferris and Munson, Interior-point methods for massive support vector machines, 2002; Boyd and Vandenberghe,
+      Convex Optimization, 2004, chapters 5 and 11; Amos and Kolter, OptNet, 2017; streamed rows: Keerthi and DeCoste,
+      A modified finite Newton method for fast solution of large scale linear SVMs, 2005; Nesterov, Smooth minimization
+      of non-smooth functions, 2005.
+
+    >>> import jax.numpy as jnp, jaxhinge
+    >>> x, y = jnp.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), jnp.array([1, 1, -1])
+    >>> solution = jaxhinge.solve(x, y, l2=0.1)
+    >>> jaxhinge.Status(int(solution.status)).name, bool(solution.gap <= 1e-4 * solution.primal_value)
+    ('CONVERGED', True)
+    >>> print(jaxhinge.predict(solution.params, x))
+    [ 1  1 -1]
+    >>> blocks = [(x[:2], y[:2]), (x[2:], y[2:])]
+    >>> streamed = jaxhinge.solve(blocks, l2=0.1)
+    >>> bool(abs(streamed.primal_value - solution.primal_value) <= 1e-4 * solution.primal_value)
+    True
+    """
+    config = config_of(loss, fit_intercept, method)
+    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy), check_on_interrupt(on_interrupt))
+    traced = is_traced(x, y, l2, sample_weight, options)
+    if y is None or (is_mapped(x) and not traced):
+        return _solve_streamed(config, options, x, y, l2, sample_weight, progress, traced)
+    if progress:
+        raise ValueError(
+            "progress=True is for rows that are streamed (a memory-mapped x, or blocks without y): rows in memory are "
+            "solved in one call of compiled code. Leave it out."
+        )
+    if on_interrupt == "return" and (traced or is_sharded(x)):
+        raise ValueError(
+            'on_interrupt="return" is for the host and one device: leave it out under jit and vmap, and for rows on a '
+            "mesh."
+        )
+    if not traced and is_sharded(x):
+        given = None if init is None else (init.params, init.dual)
+        return _solution(solve_sharded(config, options.as_numpy, x, y, l2, sample_weight, given, tol, max_steps))
+    mesh = explicit_mesh(x, y, sample_weight) if traced else None
+    if mesh is not None:
+        return with_automatic_axes(  # type: ignore[no-any-return]
+            mesh, _sharding_of(x), solve, x, y, l2=l2, sample_weight=sample_weight, fit_intercept=fit_intercept,
+            loss=loss, tol=tol, max_steps=max_steps, init=init, method=method, as_numpy=as_numpy,
+        )  # fmt: skip
+    return solve_problem(config, binary_problem(x, y, l2, sample_weight, traced=traced), options)
+
+
+def _solve_streamed(
+    config: Config,
+    options: SolverOptions,
+    x: Any,
+    y: Any,
+    l2: Any,
+    sample_weight: Any,
+    progress: Any,
+    traced: bool,
+) -> Solution:
+    """The solution of rows that are read block by block, and what cannot be asked of it."""
+    if traced:
+        raise TypeError(
+            "x without y is blocks, which are read on the host, but something is traced. Call solve outside of jit, "
+            "vmap and grad, or give it the arrays x and y."
+        )
+    if options.init is not None:
+        raise ValueError("init is for rows in memory; streamed rows start from the solution of a sample. Leave it out.")
+    if config.method == "ascent":
+        raise ValueError('method="ascent" needs all rows in memory. For streamed rows, leave it at "auto".')
+    answer = solve_stream(config, x, y, l2, sample_weight, StreamOptions(
+        options.tol, options.max_steps, options.as_numpy, progress, options.on_interrupt,
+    ))  # fmt: skip
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
+
+
+def _sharding_of(x: Any) -> Solution:
+    """How a solution lies on a mesh: the dual as the rows do, the rest whole on every device."""
+    whole: Any = PartitionSpec()  # type: ignore[no-untyped-call]
+    rows: Any = PartitionSpec(*jax.typeof(x).sharding.spec[:1])  # type: ignore[no-untyped-call]
+    return Solution(LinearParams(whole, whole), rows, whole, whole, whole, whole, whole)
+
+
+def solve_problem(config: Config, problem: Problem, options: SolverOptions) -> Solution:
+    """Solve on the host, padded, or inside a transformation, as it is."""
+    solver = _solve_traced if is_traced(problem, options) else _solve_host
+    return solver(config, problem, options)
+
+
+def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> Solution:
+    if options.as_numpy:
+        raise ValueError(
+            "as_numpy=True gives NumPy arrays, so it is for the host only; leave it out under jit and vmap."
+        )
+    dtype = problem.x.dtype
+    tol = scalar_like("tol", options.tol, dtype)
+    start = jax.lax.stop_gradient(_start_of(options.init, problem.x.shape, jnp, dtype))
+    max_steps = jnp.asarray(options.max_steps, jnp.int32)
+    return _solution(differentiable(replace(config, dtype=dtype))(weighed(problem), start, tol, max_steps))
+
+
+def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
+    tol = check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    given = host_array("max_steps", options.max_steps)
+    max_steps = host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
+    dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
+    config, rows = weighed_and_padded(replace(config, dtype=dtype), problem)
+    start = _start_of(options.init, problem.x.shape, np, np.float64)
+    start = start._replace(dual=padded(start.dual, len(rows.c)))
+    answer = solve_padded(config, rows, start, np.float64(tol), np.int32(max_steps), options.on_interrupt)
+    if answer.status == Status.REFUSED:
+        check_finite("x", problem.x)
+        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
+    answer = answer._replace(dual=answer.dual[: len(problem.x)])
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
+
+
+def _start_of(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any) -> Start:
+    """The start that `init` asks for, or zeros."""
+    n, d = shape
+    if init is None:
+        zeros = numpy.zeros
+        return Start(zeros(d, dtype), zeros((), dtype), zeros(n, dtype), numpy.asarray(False))
+    if not isinstance(init, Solution):
+        raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
+    if not isinstance(init.params, tuple) or len(init.params) != 2:
+        raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
+    named = {"init.params.w": init.params[0], "init.params.b": init.params[1], "init.dual": init.dual}
+    checked = host_real if numpy is np else float_array
+    w, b, dual = (checked(name, leaf).astype(dtype) for name, leaf in named.items())
+    if w.shape != (d,) or dual.shape != (n,):
+        raise ValueError(
+            f"init has params.w of shape {w.shape} and dual of shape {dual.shape}, but x of shape {shape} needs "
+            f"({d},) and ({n},). Start from a solution with the same rows and features, or leave init out."
+        )
+    return Start(w, b, dual, numpy.asarray(True))
+
+
+def _solution(answer: Answer) -> Solution:
+    return Solution(
+        params=LinearParams(answer.w, answer.b),
+        dual=answer.dual,
+        primal_value=answer.primal_value,
+        dual_value=answer.dual_value,
+        gap=answer.gap,
+        steps=answer.steps,
+        status=answer.status,
+    )

@@ -1,0 +1,152 @@
+"""From what users type to the rows that the core takes: checked, weighed, padded; on the host or under a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxhinge._base.arrays import (
+    NDArray,
+    check_feature_shape,
+    feature_array,
+    float_array,
+    same_shape,
+    scalar_like,
+    target_array,
+)
+from jaxhinge._base.options import host_l2
+from jaxhinge._base.values import (
+    check_binary_targets,
+    check_rows,
+    check_sample_weight,
+    host_array,
+    host_real,
+)
+from jaxhinge._methods.padded import centre_of, padded, padded_size
+from jaxhinge._methods.problem import Config, Method, Rows
+
+_HUGE = 1e290
+
+
+class Problem(NamedTuple):
+    """Rows before they are weighed: `scale * sum_i weight_i loss(r_i - sign_i (x_i . w + b)) / sum(weight)`."""
+
+    x: Any
+    sign: Any
+    r: Any
+    weight: Any
+    l2: Any
+    scale: Any = 1.0
+    q_bias: Any = 0.0
+    valid: Any = True
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of these is inside a JAX transformation, so that its values are not known, or `jit` takes it all."""
+    # Told that an iterator is a leaf, JAX does not warn of it: the checks refuse it by its name.
+    leaves = jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator))
+    # Under `jit` nothing can be computed from constants either: whatever is called becomes a part of the program.
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, jnp.zeros(())))
+
+
+def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
+    """The static choices, checked."""
+    if not isinstance(loss, str) or loss not in ("hinge", "squared_hinge"):
+        raise ValueError(f'loss must be "hinge" or "squared_hinge"; got {loss!r}.')
+    intercept: Literal["free", "regularized", "none"] = "regularized"
+    if isinstance(fit_intercept, (bool, np.bool_)):
+        intercept = "free" if fit_intercept else "none"
+    elif not isinstance(fit_intercept, str) or fit_intercept != "regularized":
+        raise ValueError(f'fit_intercept must be True, False or "regularized"; got {fit_intercept!r}.')
+    if not isinstance(method, str) or method not in ("auto", "interior_point", "ascent"):
+        raise ValueError(f'method must be "auto", "interior_point" or "ascent"; got {method!r}.')
+    checked: Method = method  # type: ignore[assignment]
+    return Config(squared=loss == "squared_hinge", intercept=intercept, method=checked)
+
+
+def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool) -> Problem:
+    """Rows of a classifier. On the host bad targets are errors; under a trace they make the problem invalid."""
+    if not traced:
+        x, weight = host_rows(x, sample_weight)
+        y = host_array("y", y)
+        check_rows("y", y, len(x))
+        check_binary_targets("y", y, weight)
+        return Problem(x, y.astype(np.float64), np.ones(len(x)), weight, host_l2(l2))
+    features, weights = traced_rows(x, sample_weight)
+    y = target_array("y", y, features[:, 0])
+    if y.shape == ():
+        raise ValueError(f"y must have one target for each of the {len(features)} rows of x; got a scalar.")
+    counted = weights > 0
+    both = jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1))
+    valid = both & jnp.all((y == 1) | (y == -1))
+    return Problem(features, jax.lax.stop_gradient(y), jnp.ones_like(y), weights, l2, valid=valid)
+
+
+def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
+    """Checked features and weights (1 by default). NaN is looked for by the solver, and named afterwards."""
+    x = host_real("x", x)
+    check_feature_shape("x", x)
+    if x.dtype not in (np.float32, np.float64):
+        x = x.astype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else np.float64)
+    if sample_weight is None:
+        return x, np.ones(len(x))
+    weight = host_real("sample_weight", sample_weight).astype(np.float64)
+    check_sample_weight("sample_weight", weight, len(x))
+    # Their sum, unlike their ratios, may be beyond float64.
+    largest = float(np.max(weight))
+    return x, weight if largest < _HUGE else weight / largest
+
+
+def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:
+    """Features and weights whose shapes fit, float32 at least."""
+    x = feature_array("x", x)
+    check_feature_shape("x", x)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if sample_weight is None:
+        return x, jnp.ones_like(x[:, 0])
+    weight = float_array("sample_weight", sample_weight).astype(x.dtype)
+    return x, same_shape("sample_weight", weight, "the column x[:, 0]", x[:, 0])
+
+
+def weighed(problem: Problem) -> Rows:
+    """The rows of a traced problem, with every check that needs values in `valid`."""
+    dtype = problem.x.dtype
+    l2 = scalar_like("l2", problem.l2, dtype)
+    total = jnp.sum(problem.weight)
+    finite = jnp.all(jnp.isfinite(problem.x)) & jnp.all(jnp.isfinite(problem.r)) & jnp.isfinite(total + l2)
+    return Rows(
+        xt=problem.x.T,
+        sign=problem.sign.astype(dtype),
+        r=problem.r.astype(dtype),
+        c=problem.weight / total * problem.scale,
+        l2=l2,
+        q_bias=jnp.asarray(problem.q_bias, dtype),
+        centre=jax.lax.stop_gradient(problem.weight / total @ problem.x),
+        valid=problem.valid & finite & jnp.all(problem.weight >= 0) & (total > 0) & (l2 > 0),
+    )
+
+
+def weighed_and_padded(config: Config, problem: Problem) -> tuple[Config, Rows]:
+    """The rows of a host problem in float64, padded with rows that do not count; centred where that loses nothing."""
+    size, centre = padded_size(len(problem.x)), centre_of(problem.x, problem.weight)
+    centred = config.intercept == "free" and problem.x.dtype == np.float64
+    return replace(config, centred=centred), Rows(
+        xt=padded(problem.x.T, size, centre if centred else None),
+        sign=padded(problem.sign, size),
+        r=padded(problem.r, size),
+        c=padded(problem.weight / problem.weight.sum() * problem.scale, size),
+        l2=np.float64(problem.l2),
+        q_bias=np.float64(problem.q_bias),
+        centre=centre,
+        valid=np.bool_(True),
+    )
+
+
+def caller_dtype(x: NDArray) -> Any:
+    """What JAX would make of `x`: float64 only where x64 is on."""
+    return jnp.float64 if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 == x.dtype else jnp.float32

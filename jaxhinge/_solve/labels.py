@@ -1,0 +1,82 @@
+"""From what users type to rows with class labels: checked on the host, or as far as a trace allows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxhinge._base.arrays import label_array
+from jaxhinge._base.options import host_l2
+from jaxhinge._base.values import check_class_labels, check_number, check_rows, host_array, host_integer
+from jaxhinge._solve.binary import Solution, SolverOptions
+from jaxhinge._solve.given import host_rows, traced_rows
+
+
+class Classified(NamedTuple):
+    """Rows before they are weighed; `valid` is whether the checks that need values passed."""
+
+    x: Any
+    labels: Any
+    weight: Any
+    l2: Any
+    num_classes: int
+    valid: Any
+
+
+def classified(
+    x: Any, labels: Any, l2: Any, sample_weight: Any, num_classes: int | None, *, traced: bool
+) -> Classified:
+    """Checked rows. On the host bad labels are errors; under a trace they make the problem invalid."""
+    if num_classes is not None:
+        host_integer("num_classes", num_classes, at_least=2)
+    if not traced:
+        x, weight = host_rows(x, sample_weight)
+        labels = host_array("labels", labels)
+        check_rows("labels", labels, len(x))
+        k = check_class_labels("labels", labels, num_classes, weight)
+        return Classified(x, labels.astype(np.int32), weight, host_l2(l2), k, True)
+    features, weights = traced_rows(x, sample_weight)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(labels)):
+        labels = host_array("labels", labels)
+        check_rows("labels", labels, len(features))
+        num_classes = check_class_labels("labels", labels, num_classes)
+    return _with_traced_labels(features, labels, weights, l2, num_classes)
+
+
+def _with_traced_labels(x: jax.Array, labels: Any, weight: jax.Array, l2: Any, num_classes: int | None) -> Classified:
+    if num_classes is None:
+        raise ValueError(
+            "labels are traced, so that their largest value is not known: give the number of classes, num_classes=."
+        )
+    labels = label_array("labels", labels)
+    if labels.shape != x.shape[:1]:
+        advice = " Drop the last axis: labels[:, 0]." if labels.shape == (len(x), 1) else ""
+        raise ValueError(f"labels have shape {labels.shape}, but x has {len(x)} rows: expected ({len(x)},).{advice}")
+    counted = weight > 0
+    known = jnp.all((labels >= 0) & (labels < num_classes))
+    highest, lowest = jnp.where(counted, labels, 0).max(), jnp.where(counted, labels, num_classes).min()
+    return Classified(x, labels.astype(jnp.int32), weight, l2, num_classes, known & (highest > lowest))
+
+
+def check_init(init: Any, shape: tuple[int, int], num_classes: int) -> None:
+    """An earlier solution with the same rows, features and classes."""
+    if not isinstance(init, Solution):
+        raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
+    (n, d), w, dual = shape, jnp.shape(init.params.w), jnp.shape(init.dual)
+    if w != (d, num_classes) or dual != (n, num_classes):
+        raise ValueError(
+            f"init has params.w of shape {w} and dual of shape {dual}, but {n} rows, {d} features and {num_classes} "
+            f"classes need {(d, num_classes)} and {(n, num_classes)}. Start from a solution with the same rows, "
+            "features and classes, or leave init out."
+        )
+
+
+def host_limits(options: SolverOptions) -> tuple[np.float64, np.int32]:
+    """`tol` and `max_steps`, checked."""
+    tol = check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    given = host_array("max_steps", options.max_steps)
+    max_steps = host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
+    return np.float64(tol), np.int32(max_steps)

@@ -1,0 +1,308 @@
+"""The solver's other problems: regression, quantiles, ranking and one class, each a few rows of the same program."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhinge._base.arrays import flag, float_array, label_array, same_shape
+from jaxhinge._base.options import host_l2
+from jaxhinge._base.values import check_finite, check_number, check_real_targets, check_rows, host_array, host_real
+from jaxhinge._methods.problem import Config
+from jaxhinge._solve.binary import Solution, SolverOptions, solve_problem
+from jaxhinge._solve.given import Problem, config_of, host_rows, is_traced, traced_rows
+
+_IN_0_1 = "a number strictly between 0 and 1"
+
+
+def solve_regression(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    l2: ArrayLike,
+    epsilon: ArrayLike = 0.1,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool | Literal["regularized"] = True,
+    squared: bool = False,
+    tol: ArrayLike = 1e-4,
+    max_steps: ArrayLike = 100,
+    init: Solution | None = None,
+    as_numpy: bool = False,
+) -> Solution:
+    r"""Support vector regression solved exactly, with a duality gap.
+
+    .. math::
+        \min_{w, b}\ \sum_i c_i \max(0, |y_i - x_i \cdot w - b| - \epsilon) + \frac{l2}{2} \|w\|^2
+
+    (the loss squared with `squared=True`): `jaxhinge.loss` with `loss_fn=losses.epsilon_insensitive_loss`.
+
+    Args:
+      x: Features `(n, d)`. Differentiable as for `solve`, and so are `y`, `epsilon`, `l2` and `sample_weight`.
+      y: Real targets `(n,)`.
+      l2: The strength of regularisation, above 0.
+      epsilon: Half the width of the tube, at least 0.
+      sample_weight: `(n,)`, not negative, not all 0.
+      fit_intercept: True for a free bias, False for none, "regularized" to count it in the norm.
+      squared: Whether the loss is squared.
+      tol: Stop when `gap <= tol * |primal_value|`.
+      max_steps: Stop after this many steps.
+      init: A solution of a nearby problem to start from.
+      as_numpy: Give NumPy arrays, float64 throughout. Host only.
+
+    Returns:
+      A `Solution`. Its `dual` `(2n,)` has two entries for each row, for a target above the tube and for one below
+      it, each in `[0, c_i]` (no upper bound when squared); `dual[0::2] - dual[1::2]` is the usual one.
+
+    Raises:
+      ValueError, TypeError: As `solve` does; NaN or infinity in `y`; a negative `epsilon`.
+
+    References:
+      Smola and Schoelkopf, A tutorial on support vector regression, 2004; Ho and Lin, Large-scale linear support
+      vector regression, 2012.
+
+    >>> import numpy as np, jaxhinge
+    >>> x = np.linspace(-1, 1, 21)[:, None]
+    >>> solution = jaxhinge.solve_regression(x, 2 * x[:, 0] + 1, l2=1e-6, epsilon=0.0)
+    >>> print(np.round(solution.params.w, 2), np.round(solution.params.b, 2))
+    [2.] 1.0
+    """
+    config = config_of("squared_hinge" if flag("squared", squared) else "hinge", fit_intercept, "auto")
+    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
+    traced = is_traced(x, y, l2, epsilon, sample_weight, options)
+    if not traced:
+        epsilon = check_number("epsilon", epsilon, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    return _two_sided(config, options, x, y, l2, sample_weight, epsilon, (1.0, 1.0), traced)
+
+
+def solve_quantile(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    l2: ArrayLike,
+    quantile: ArrayLike = 0.5,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool | Literal["regularized"] = True,
+    tol: ArrayLike = 1e-4,
+    max_steps: ArrayLike = 100,
+    init: Solution | None = None,
+    as_numpy: bool = False,
+) -> Solution:
+    r"""Regularised quantile regression solved exactly, with a duality gap.
+
+    .. math::
+        \min_{w, b}\ \sum_i c_i \left(q \max(0, r_i) + (1 - q) \max(0, -r_i)\right) + \frac{l2}{2} \|w\|^2,
+        \qquad r_i = y_i - x_i \cdot w - b
+
+    which is `jaxhinge.loss` with `loss_fn=losses.pinball_loss`.
+
+    Args:
+      x: Features `(n, d)`. Differentiable as for `solve`, and so are `y`, `quantile`, `l2` and `sample_weight`.
+      y: Real targets `(n,)`.
+      l2: The strength of regularisation, above 0.
+      quantile: `q`, strictly between 0 and 1.
+      sample_weight: `(n,)`, not negative, not all 0.
+      fit_intercept: True for a free bias, False for none, "regularized" to count it in the norm.
+      tol: Stop when `gap <= tol * |primal_value|`.
+      max_steps: Stop after this many steps.
+      init: A solution of a nearby problem to start from.
+      as_numpy: Give NumPy arrays, float64 throughout. Host only.
+
+    Returns:
+      A `Solution`. Its `dual` `(2n,)` has two entries for each row, for a target above the quantile, in
+      `[0, q c_i]`, and for one below it, in `[0, (1 - q) c_i]`.
+
+    Raises:
+      ValueError, TypeError: As `solve` does; NaN or infinity in `y`; a `quantile` outside (0, 1).
+
+    References:
+      Koenker, Quantile Regression, 2005.
+
+    >>> import numpy as np, jaxhinge
+    >>> y = np.arange(101.0)
+    >>> solution = jaxhinge.solve_quantile(np.zeros((101, 1)), y, l2=1.0, quantile=0.9, tol=1e-6)
+    >>> print(round(float(solution.params.b)))
+    90
+    """
+    config = config_of("hinge", fit_intercept, "auto")
+    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
+    traced = is_traced(x, y, l2, quantile, sample_weight, options)
+    if not traced:
+        quantile = check_number("quantile", quantile, meaning=_IN_0_1, valid=lambda v: 0 < v < 1)
+    sides = (quantile, 1 - jnp.asarray(quantile) if traced else 1 - quantile)
+    return _two_sided(config, options, x, y, l2, sample_weight, 0.0, sides, traced)
+
+
+def solve_ranking(
+    x: ArrayLike,
+    pairs: ArrayLike,
+    *,
+    l2: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    tol: ArrayLike = 1e-4,
+    max_steps: ArrayLike = 100,
+    init: Solution | None = None,
+    as_numpy: bool = False,
+) -> Solution:
+    r"""A linear ranking learned exactly from preferences, with a duality gap.
+
+    .. math::
+        \min_w\ \sum_m c_m \max\left(0, 1 - (x_{i_m} - x_{j_m}) \cdot w\right) + \frac{l2}{2} \|w\|^2
+
+    for pairs in which row `i_m` is preferred to row `j_m`. A bias would cancel; `params.b` is 0.
+
+    Args:
+      x: Features `(n, d)`. Differentiable as for `solve`, and so are `l2` and `sample_weight`.
+      pairs: Integers `(m, 2)`: the preferred row, the other row.
+      l2: The strength of regularisation, above 0.
+      sample_weight: `(m,)`, one for each pair, not negative, not all 0.
+      tol: Stop when `gap <= tol * |primal_value|`.
+      max_steps: Stop after this many steps.
+      init: A solution of a nearby problem to start from.
+      as_numpy: Give NumPy arrays, float64 throughout. Host only.
+
+    Returns:
+      A `Solution`; its `dual` has shape `(m,)`.
+
+    Raises:
+      ValueError: Pairs are not `(m, 2)`, name a row that is not there, or one twice; and as `solve` does.
+      TypeError: Pairs are not integers; and as `solve` does.
+
+    References:
+      Joachims, Optimizing search engines using clickthrough data, 2002.
+
+    >>> import numpy as np, jaxhinge
+    >>> x = np.array([[0.0, 1.0], [1.0, 0.0], [3.0, 1.0]])
+    >>> solution = jaxhinge.solve_ranking(x, np.array([[2, 1], [1, 0]]), l2=0.01)
+    >>> print(np.argsort(x @ np.asarray(solution.params.w)))
+    [0 1 2]
+    """
+    config = config_of("hinge", False, "auto")
+    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
+    traced = is_traced(x, pairs, l2, sample_weight, options)
+    rows, _ = _rows(x, None, traced)
+    chosen: Any = label_array("pairs", pairs) if traced else _host_pairs(pairs, len(rows))
+    if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.shape[0] == 0:
+        raise ValueError(
+            f"pairs must have shape (m, 2) with m at least 1: preferred row, other row; got {chosen.shape}."
+        )
+    # NaN and infinity are named afterwards.
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = rows[chosen[:, 0]] - rows[chosen[:, 1]]
+    differences, weight = _rows(differences, sample_weight, traced)
+    ones = (jnp if traced else np).ones_like(weight)
+    return solve_problem(config, Problem(differences, ones, ones, weight, l2 if traced else host_l2(l2)), options)
+
+
+def solve_one_class(
+    x: ArrayLike,
+    *,
+    nu: ArrayLike = 0.5,
+    l2: ArrayLike = 1.0,
+    sample_weight: ArrayLike | None = None,
+    tol: ArrayLike = 1e-4,
+    max_steps: ArrayLike = 100,
+    init: Solution | None = None,
+    as_numpy: bool = False,
+) -> Solution:
+    r"""The linear one-class support vector machine solved exactly, with a duality gap.
+
+    .. math::
+        \min_{w, \rho}\ \frac{l2}{2} \|w\|^2 - \rho + \frac{1}{\nu} \sum_i c_i \max(0, \rho - x_i \cdot w)
+
+    At most a fraction `nu` of the weight has a score below `rho`. The parameters come back with `b = -rho`, so that
+    `predict` is +1 for what resembles `x`.
+
+    Args:
+      x: Features `(n, d)`. Differentiable as for `solve`, and so are `l2`, `nu` and `sample_weight`.
+      nu: The fraction of outliers, strictly between 0 and 1.
+      l2: The strength of regularisation, above 0. It only scales the solution, by `1 / l2`.
+      sample_weight: `(n,)`, not negative, not all 0.
+      tol: Stop when `gap <= tol * |primal_value|`; the objective is negative where the data keep off the origin.
+      max_steps: Stop after this many steps.
+      init: A solution of a nearby problem to start from.
+      as_numpy: Give NumPy arrays, float64 throughout. Host only.
+
+    Returns:
+      A `Solution`; its `dual` `(n,)` has `0 <= dual_i <= c_i / nu` and the sum 1.
+
+    Raises:
+      ValueError, TypeError: As `solve` does; a `nu` outside (0, 1).
+
+    References:
+      Schoelkopf et al., Estimating the support of a high-dimensional distribution, 2001.
+
+    >>> import numpy as np, jaxhinge
+    >>> x = np.random.default_rng(0).normal(loc=3.0, size=(100, 2))
+    >>> solution = jaxhinge.solve_one_class(x, nu=0.1)
+    >>> print(int((jaxhinge.decision_function(solution.params, x) < -1e-4).sum()) <= 10)
+    True
+    """
+    config = config_of("hinge", True, "auto")
+    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
+    traced = is_traced(x, nu, l2, sample_weight, options)
+    rows, weight = _rows(x, sample_weight, traced)
+    if not traced:
+        nu = check_number("nu", nu, meaning=_IN_0_1, valid=lambda value: 0 < value < 1)
+        l2 = host_l2(l2)
+    valid = jnp.all((jnp.asarray(nu) > 0) & (jnp.asarray(nu) < 1)) if traced else True
+    ones = (jnp if traced else np).ones_like(weight)
+    problem = Problem(rows, ones, 0 * ones, weight, l2, scale=1 / nu, q_bias=1.0, valid=valid)
+    return solve_problem(config, problem, options)
+
+
+def _two_sided(
+    config: Config,
+    options: SolverOptions,
+    x: Any,
+    y: Any,
+    l2: Any,
+    sample_weight: Any,
+    epsilon: Any,
+    sides: tuple[Any, Any],
+    traced: bool,
+) -> Solution:
+    """Rows for `sides[0] max(0, r - epsilon) + sides[1] max(0, -r - epsilon)`, the two sides next to each other."""
+    rows, weight = _rows(x, sample_weight, traced)
+    module: Any = jnp if traced else np
+    if traced:
+        y = same_shape("y", float_array("y", y).astype(rows.dtype), "the column x[:, 0]", rows[:, 0])
+    else:
+        y = host_real("y", y)
+        check_rows("y", y, len(rows))
+        check_real_targets("y", y)
+        y, l2 = y.astype(np.float64), host_l2(l2)
+    ones = module.ones_like(weight)
+    problem = Problem(
+        x=module.repeat(rows, 2, axis=0),
+        sign=module.stack([ones, -ones], axis=1).ravel(),
+        r=module.stack([y - epsilon, -y - epsilon], axis=1).ravel(),
+        weight=module.stack([sides[0] * weight, sides[1] * weight], axis=1).ravel(),
+        l2=l2,
+        # The weights of both sides sum to more than those of the rows.
+        scale=sides[0] + sides[1],
+        valid=(epsilon >= 0) & (sides[0] > 0) & (sides[1] > 0),
+    )
+    return solve_problem(Config(config.squared, config.intercept, config.method, paired=True), problem, options)
+
+
+def _rows(x: Any, sample_weight: Any, traced: bool) -> tuple[Any, Any]:
+    if traced:
+        return traced_rows(x, sample_weight)
+    rows, weight = host_rows(x, sample_weight)
+    # Here and not later: the solver is given other rows than these.
+    check_finite("x", rows)
+    return rows, weight
+
+
+def _host_pairs(pairs: Any, num_rows: int) -> np.ndarray[Any, Any]:
+    array = host_array("pairs", pairs)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"pairs must be integers, row numbers of x; got dtype {array.dtype}.")
+    if array.size and (array.min() < 0 or array.max() >= num_rows):
+        raise ValueError(f"pairs must name rows 0..{num_rows - 1}; got rows from {array.min()} to {array.max()}.")
+    if array.ndim == 2 and array.shape[1] == 2 and (array[:, 0] == array[:, 1]).any():
+        raise ValueError("pairs must compare two different rows; at least one compares a row with itself.")
+    return array

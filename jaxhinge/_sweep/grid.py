@@ -1,0 +1,123 @@
+"""Every problem of a grid over `l2` and folds, a strength at a time, each from the solution of the one before."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._methods.batch import Batch, Shared, problems_at_once, share, solve_batch
+from jaxhinge._methods.problem import Answer, Config, Status
+
+OnInterrupt = Literal["raise", "return"]
+_LONG = 2.0  # seconds, beyond which a progress bar is worth its line
+
+
+class Problems(NamedTuple):
+    """Binary problems over the rows `x`: their signs and weights, `(problems, n)`."""
+
+    x: NDArray
+    sign: NDArray
+    weight: NDArray
+
+
+class Options(NamedTuple):
+    """How a grid is solved; `progress` None draws a bar where it takes long and stderr is a terminal."""
+
+    tol: float
+    max_steps: int
+    memory_budget: float
+    progress: bool | None
+    on_interrupt: OnInterrupt
+
+
+class Grid(NamedTuple):
+    """Solutions of every strength, problem and fold: `w` `(num_l2, problems, folds, d)`, the others without `d`.
+
+    One that was not reached before an interruption is 0, with the gap of 0 and no steps.
+    """
+
+    w: NDArray
+    b: NDArray
+    gap: NDArray
+    steps: NDArray
+    status: NDArray
+
+
+class Solver:
+    """The shared rows on the device, and how many problems over them are solved at once."""
+
+    def __init__(self, config: Config, problems: Problems, batch: int, options: Options) -> None:
+        d = problems.x.shape[1]
+        self.config, self.problems, self.options = config, problems, options
+        self.shared: Shared = share(problems.x, problems.weight.sum(axis=0))
+        size, itemsize = self.shared.size, problems.x.dtype.itemsize
+        self.at_once = problems_at_once(batch, size, d, itemsize, options.memory_budget)
+
+    def grid(self, train: NDArray, l2: NDArray) -> tuple[Grid, bool]:
+        """All of `l2` `(num_l2, folds)`, from the strongest down; and whether Ctrl-C ended it."""
+        count, folds = len(self.problems.sign), len(train)
+        grid = self._nothing(len(l2), count * folds)
+        order = np.argsort(-l2.max(axis=1), kind="stable")
+        problem, fold = np.divmod(np.arange(count * folds), folds)
+        bar = tqdm(
+            total=len(l2) * count * folds,
+            desc="sweep",
+            unit="problem",
+            delay=_LONG,
+            disable=None if self.options.progress is None else not self.options.progress,
+        )
+        with bar:
+            try:
+                for chunk in self._chunks(count * folds):
+                    sign = self.problems.sign[problem[chunk]]
+                    weight = self.problems.weight[problem[chunk]] * train[fold[chunk]]
+                    before = None
+                    for row in order:
+                        before = self.solve(Batch(sign, weight, l2[row, fold[chunk]]), before, self.options.tol)
+                        for target, values in zip(grid, _fields(before), strict=True):
+                            target[row, chunk] = values
+                        bar.update(len(set(chunk.tolist())))
+            except KeyboardInterrupt:
+                if self.options.on_interrupt == "raise":
+                    raise
+                return _by_fold(grid, count, folds), True
+        return _by_fold(grid, count, folds), False
+
+    def solve(self, batch: Batch, before: Answer | None, tol: float) -> Answer:
+        """So many lanes as are solved at once."""
+        return solve_batch(self.config, self.shared, batch, before, tol, self.options.max_steps)
+
+    def refit(self, l2: NDArray, tol: float) -> Answer:
+        """Every problem on all its rows, each at its own strength, through the function that is compiled already."""
+        answers = []
+        for chunk in self._chunks(len(l2)):
+            batch = Batch(self.problems.sign[chunk], self.problems.weight[chunk], l2[chunk])
+            answers.append(self.solve(batch, None, tol))
+        joined = [np.concatenate(leaves)[: len(l2)] for leaves in zip(*answers, strict=True)]
+        return Answer(*joined)
+
+    def _chunks(self, count: int) -> list[NDArray]:
+        """Lane numbers, equally many in each chunk: the last is filled up with the last lane."""
+        numbers = np.minimum(np.arange(-(-count // self.at_once) * self.at_once), count - 1)
+        return list(numbers.reshape(-1, self.at_once))
+
+    def _nothing(self, strengths: int, batch: int) -> Grid:
+        shape = strengths, batch
+        return Grid(
+            w=np.zeros((*shape, self.problems.x.shape[1])),
+            b=np.zeros(shape),
+            gap=np.ones(shape),
+            steps=np.zeros(shape, np.int32),
+            status=np.full(shape, Status.STEP_LIMIT, np.int32),
+        )
+
+
+def _fields(answer: Answer) -> tuple[Any, ...]:
+    return answer.w, answer.b, answer.gap, answer.steps, answer.status
+
+
+def _by_fold(grid: Grid, count: int, folds: int) -> Grid:
+    return Grid(*(leaf.reshape(len(leaf), count, folds, *leaf.shape[2:]) for leaf in grid))

@@ -1,0 +1,130 @@
+"""Rows dealt into batches: every row once per epoch, padding that weighs nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhinge._base.arrays import float_array
+from jaxhinge._base.values import host_integer
+
+State = TypeVar("State")
+Step = Callable[..., tuple[State, Any]]
+
+
+class Batches(NamedTuple):
+    """The data of a run and how it is dealt.
+
+    Attributes:
+      x: `(n, ...)`.
+      y: `(n, ...)`.
+      weight: `(n,)`, or None where all rows count alike.
+      size: Rows in a batch.
+      per_epoch: Batches in an epoch, the last of which may be partial.
+      blocks: A batch has as many rows of each of these equal parts.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    weight: jax.Array | None
+    size: int
+    per_epoch: int
+    blocks: int = 1
+
+    @classmethod
+    def of(
+        cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int, blocks: int = 1
+    ) -> Batches:
+        """Check that the rows fit together; more rows in a batch than there are means all of them."""
+        size = host_integer("batch_size", batch_size, at_least=1, at_most=sys.maxsize)
+        if x.ndim == 0 or x.shape[0] == 0:
+            raise ValueError(f"x has no rows: shape {x.shape}.")
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(f"y has shape {y.shape}, but x has {x.shape[0]} rows: expected ({x.shape[0]}, ...).")
+        weight = None
+        if sample_weight is not None:
+            weight = float_array("sample_weight", sample_weight)
+            if weight.shape != x.shape[:1]:
+                raise ValueError(f"sample_weight has shape {weight.shape}, but x has {x.shape[0]} rows.")
+        size = min(size, x.shape[0])
+        blocks = host_integer("blocks", blocks, at_least=1)
+        if x.shape[0] % blocks or size % blocks:
+            raise ValueError(
+                f"blocks={blocks} must divide the {x.shape[0]} rows of x and the {size} of a batch. "
+                "jaxhinge.shard_rows pads rows with weight 0 to a multiple of the devices."
+            )
+        return cls(x, y, weight, size, -(-x.shape[0] // size), blocks)
+
+    @property
+    def length(self) -> int:
+        """Rows in a block."""
+        return self.x.shape[0] // self.blocks
+
+    def shuffle(self, key: jax.Array) -> jax.Array:
+        """The rows of each block in a random order, int32, from which the order of every epoch is made."""
+        bits = jax.random.bits(key, (self.blocks, self.length), jnp.uint32)
+        return jnp.argsort(bits, axis=1).astype(jnp.int32)
+
+    def permutation(self, key: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What makes the order of this epoch: place `i` goes to place `factor * i + shift` modulo `n`.
+
+        With a factor that has no divisor in common with `n` this is a permutation. Sorting random
+        numbers for each epoch would take longer than the epoch itself where rows are short.
+        """
+        n = self.length
+        # Beyond this limit the product would not fit 32 bits.
+        factors = np.arange(1, max(2, min(n, 2**32 // n)), dtype=np.uint32)
+        factors = factors[np.gcd(factors, n) == 1]
+        key_factor, key_shift = jax.random.split(jax.random.fold_in(key, epoch))
+        factor = jnp.asarray(factors)[jax.random.randint(key_factor, (), 0, len(factors))]
+        return factor, jax.random.randint(key_shift, (), 0, n).astype(jnp.uint32)
+
+    def rows(self, shuffled: jax.Array, permutation: tuple[jax.Array, jax.Array], batch: jax.Array) -> tuple[Any, Any]:
+        """The row numbers of one batch within each block, and which are real; the others fill the last batch."""
+        n, size = jnp.uint32(self.length), self.size // self.blocks
+        places = batch.astype(jnp.uint32) * jnp.uint32(size) + jnp.arange(size, dtype=jnp.uint32)
+        factor, shift = permutation
+        mixed = (places % n * factor % n + shift) % n
+        # Else XLA works each row number out again for every feature that it takes from the row.
+        rows = jax.lax.optimization_barrier(shuffled[:, mixed.astype(jnp.int32)])  # type: ignore[no-untyped-call]
+        return rows, places < n
+
+    def step(
+        self, step: Step[State], state: State, rows: jax.Array, real: jax.Array, options: dict[str, Any]
+    ) -> tuple[State, Any]:
+        """One step on these rows, of which only the real ones count."""
+        x, y = self._taken(self.x, rows), self._taken(self.y, rows)
+        real = jnp.tile(real, self.blocks)
+        if self.weight is None and self.size * self.per_epoch == self.x.shape[0]:
+            return step(state, x, y, **options)
+        if self.weight is None:
+            return step(state, x, y, sample_weight=real.astype(jnp.float32), **options)
+        weight = jnp.where(real, self._taken(self.weight, rows), 0)
+        # Without any weight the mean is not defined: 1 stands in, and the step is not taken.
+        empty = jnp.sum(weight) == 0
+        new, metrics = step(state, x, y, sample_weight=jnp.where(empty, 1, weight), **options)
+        return jax.tree.map(lambda old, new: jnp.where(empty, old, new), state, new), metrics
+
+    def _taken(self, values: jax.Array, rows: jax.Array) -> jax.Array:
+        """The values of these rows. Each block takes its own, so that no row leaves the device that holds the block."""
+        if self.per_epoch == 1:
+            return values  # all of them, and their order does not matter
+        if self.blocks == 1:
+            return values[rows[0]]
+        blocks = values.reshape(self.blocks, self.length, *values.shape[1:])
+        taken: jax.Array = jax.vmap(lambda block, numbers: block[numbers])(blocks, rows)
+        return taken.reshape(-1, *values.shape[1:])
+
+
+def running_mean(mean: Any, params: Any, index: jax.Array, start: ArrayLike | None) -> Any:
+    """The mean of the iterates numbered `start..index`; before `start`, the iterate itself."""
+    if start is None:
+        return mean
+    count = jnp.maximum(index - jnp.asarray(start), 0) + 1
+    return jax.tree.map(lambda old, new: old + (new - old) / count.astype(new.dtype), mean, params)

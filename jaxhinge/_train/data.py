@@ -1,0 +1,137 @@
+"""What `fit` is given, checked on the host and brought to the dtypes of the run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxhinge import losses
+from jaxhinge._base.arrays import NDArray, check_within_range
+from jaxhinge._base.values import (
+    check_binary_targets,
+    check_class_labels,
+    check_features,
+    check_finite,
+    check_number,
+    check_real_targets,
+    check_rows,
+    check_sample_weight,
+    host_array,
+    host_integer,
+    host_real,
+)
+from jaxhinge._objective.objective import LinearParams
+from jaxhinge._train.epochs import TrainingProblem
+
+BINARY: set[Any] = {losses.hinge_loss, losses.squared_hinge_loss, losses.smooth_hinge_loss, losses.perceptron_loss}
+MULTICLASS: set[Any] = {
+    losses.multiclass_hinge_loss,
+    losses.weston_watkins_loss,
+    losses.one_vs_rest_hinge_loss,
+    losses.multiclass_perceptron_loss,
+}
+REGRESSION: set[Any] = {losses.epsilon_insensitive_loss, losses.squared_epsilon_insensitive_loss, losses.pinball_loss}
+_NOT_NEGATIVE = "a finite number, at least 0"
+
+
+def fit_problem(
+    x: Any, y: Any, l2: Any, loss_fn: Callable[..., jax.Array], num_classes: int | None, sample_weight: Any
+) -> tuple[TrainingProblem, int | None]:
+    """The checked arrays in the dtypes of the run, and the number of classes."""
+    l2 = check_number("l2", l2, meaning=_NOT_NEGATIVE, valid=lambda value: value >= 0)
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
+    x = host_real("x", x)
+    check_features("x", x)
+    x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    check_within_range("l2", l2, dtype)
+    weight = None
+    if sample_weight is not None:
+        weight = host_real("sample_weight", sample_weight).astype(float)
+        check_sample_weight("sample_weight", weight, len(x))
+        # Only ratios matter, and the largest is 1 in any precision.
+        weight = (weight / weight.max()).astype(dtype)
+    y = host_array("y", y)
+    check_rows("y", y, len(x))
+    if jnp.issubdtype(y.dtype, jnp.complexfloating):
+        raise TypeError(f"y must be targets or labels, which are real; got {y.dtype}. Take y.real.")
+    y, classes = _targets(y, weight, unwrapped(loss_fn), num_classes)
+    y = y.astype(np.int32) if classes else cast("y", y, dtype)
+    spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in REGRESSION else 1.0
+    return TrainingProblem(x, y, weight, spread or 1.0, l2, [], None, None, None, None, None), classes
+
+
+def _targets(
+    y: NDArray, weight: NDArray | None, loss_fn: Callable[..., jax.Array], num_classes: int | None
+) -> tuple[NDArray, int | None]:
+    """Check `y` for what the loss needs; a loss of another origin takes labels where `num_classes` is given."""
+    check_num_classes(num_classes, loss_fn)
+    if loss_fn in MULTICLASS or num_classes is not None:
+        return y, check_class_labels("y", y, num_classes, weight)
+    if loss_fn in BINARY:
+        check_binary_targets("y", y, weight)
+    else:
+        check_real_targets("y", y)
+    return y, None
+
+
+def check_num_classes(num_classes: int | None, loss_fn: Callable[..., jax.Array]) -> None:
+    """Classes are counted for losses of one score per class only."""
+    if num_classes is not None:
+        host_integer("num_classes", num_classes, at_least=2)
+        if loss_fn in BINARY | REGRESSION:
+            raise ValueError(
+                f"num_classes={num_classes} needs a multiclass loss_fn, such as "
+                f"jaxhinge.losses.multiclass_hinge_loss; {loss_fn.__name__} takes one score per row."
+            )
+
+
+def origin_of(problem: TrainingProblem, classes: int | None, loss_fn: Callable[..., jax.Array]) -> LinearParams:
+    """Zeros; the bias of a regression starts at the median."""
+    shape = () if classes is None else (classes,)
+    dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
+    regression = unwrapped(loss_fn) in REGRESSION
+    bias: Any = np.full(shape, np.median(problem.y) if regression else 0, dtype)
+    weights: Any = np.zeros((problem.x.shape[1], *shape), dtype)
+    return LinearParams(weights, bias)
+
+
+def given_params(params: Any, problem: TrainingProblem, classes: int | None) -> LinearParams:
+    """Parameters of a warm start, in the shapes of this problem."""
+    try:
+        w, b = params
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.") from error
+    dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
+    shape = () if classes is None else (classes,)
+    given: list[Any] = []
+    for name, value, expected in (("w", w, (problem.x.shape[1], *shape)), ("b", b, shape)):
+        array = host_real(name, value)
+        check_finite(name, array)
+        if array.shape != expected:
+            raise ValueError(f"params: {name} has shape {array.shape}, but x and y need {expected}.")
+        given.append(array.astype(dtype))
+    return LinearParams(given[0], given[1])
+
+
+def cast(name: str, array: NDArray, dtype: Any) -> NDArray:
+    """In the dtype that JAX would use for this one; finite before and after."""
+    narrow = jax.dtypes.canonicalize_dtype(dtype)
+    with np.errstate(over="ignore"):
+        cast = np.asarray(array, narrow)
+    if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast).all():
+        raise ValueError(f"{name} has values beyond the range of {narrow}, e.g. {np.abs(array).max()}. Rescale {name}.")
+    return cast
+
+
+def unwrapped(loss_fn: Any) -> Any:
+    """The loss inside any `functools.partial`."""
+    while isinstance(loss_fn, functools.partial):
+        loss_fn = loss_fn.func
+    return loss_fn

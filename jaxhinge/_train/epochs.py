@@ -1,0 +1,140 @@
+"""The compiled part of `fit`: any number of epochs in one call, so that the host costs next to nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxhinge._objective.objective import LinearParams, loss
+from jaxhinge._train.batches import Batches, running_mean
+from jaxhinge._train.optimizer import default_optimizer, feature_scale
+from jaxhinge._train.static import Static, join
+from jaxhinge._train.step import TrainState, make_train_step
+
+
+class Settings(NamedTuple):
+    """What a compiled program is keyed by. Nothing here is a number that users vary in a sweep.
+
+    Attributes:
+      structure: `(optimizer, loss_fn, loss_options)` without their numbers, from `split`.
+      batch_size: Rows in a batch.
+      regularize_bias: Whether the bias counts in the norm.
+      averaging: Whether iterates are averaged.
+      history_size: At least the number of epochs.
+    """
+
+    structure: Static
+    batch_size: int
+    regularize_bias: bool
+    averaging: bool
+    history_size: int
+
+
+class TrainingProblem(NamedTuple):
+    """The arrays and numbers of a run, none of which compiles anything again.
+
+    Attributes:
+      x: Features `(n, d)`.
+      y: Targets or labels `(n,)`.
+      weight: `(n,)`, or None.
+      target_scale: In which the scores are measured: 1, or the spread of real targets.
+      l2: The strength of regularisation.
+      numbers: Those of the optimizer, the loss and its options.
+      key: For the order of the rows.
+      epochs: The epochs of the whole run.
+      average_from: The epoch from which iterates are averaged.
+      tol: The relative progress below which an epoch counts as stale; negative never stops.
+      patience: Stale epochs in a row that end the run.
+    """
+
+    x: Any
+    y: Any
+    weight: Any
+    target_scale: Any
+    l2: Any
+    numbers: list[Any]
+    key: Any
+    epochs: Any
+    average_from: Any
+    tol: Any
+    patience: Any
+
+
+class Carry(NamedTuple):
+    """A run between two epochs.
+
+    Attributes:
+      state: Of the optax step.
+      mean: The average of the iterates.
+      epoch: Epochs done.
+      best: The lowest objective so far.
+      stale: Epochs in a row that made no progress.
+      history: The objective after each epoch; the first `epoch` entries are filled.
+    """
+
+    state: TrainState
+    mean: LinearParams
+    epoch: jax.Array
+    best: jax.Array
+    stale: jax.Array
+    history: jax.Array
+
+
+@partial(jax.jit, static_argnums=0)
+def start(settings: Settings, problem: TrainingProblem, params: LinearParams) -> Carry:
+    """A run before its first epoch."""
+    init, _, _, _ = _parts(settings, problem)
+    state = init(params)
+    zero = jnp.zeros((), jnp.int32)
+    dtype = state.params.w.dtype
+    best = jnp.array(jnp.inf, dtype)
+    return Carry(state, state.params, zero, best, zero, jnp.zeros(settings.history_size, dtype))
+
+
+@partial(jax.jit, static_argnums=0)
+def run_epochs(settings: Settings, problem: TrainingProblem, carry: Carry, until: ArrayLike) -> Carry:
+    """Epochs up to number `until`, or to the first after which the run has gone stale."""
+    _, step, objective, batches = _parts(settings, problem)
+    options = {"l2": problem.l2}
+
+    shuffled = batches.shuffle(problem.key)
+    average_from = problem.average_from * batches.per_epoch if settings.averaging else None
+
+    def epoch(carry: Carry) -> Carry:
+        permutation = batches.permutation(problem.key, carry.epoch)
+
+        def batch(carry: tuple[TrainState, LinearParams], rows: tuple[jax.Array, jax.Array]) -> Any:
+            state, mean = carry
+            state, _ = batches.step(step, state, *rows, options)
+            return (state, running_mean(mean, state.params, state.step - 1, average_from)), None
+
+        epoch_rows = jax.vmap(lambda index: batches.rows(shuffled, permutation, index))(jnp.arange(batches.per_epoch))
+        (state, mean), _ = jax.lax.scan(batch, (carry.state, carry.mean), epoch_rows)
+        params = mean if settings.averaging else state.params
+        value = objective(params, batches.x, batches.y, l2=problem.l2, sample_weight=batches.weight)
+        value = value.astype(carry.best.dtype)
+        progress = value < carry.best - problem.tol * jnp.abs(carry.best)
+        stale = jnp.where(progress | (problem.tol < 0), 0, carry.stale + 1)
+        history = carry.history.at[carry.epoch].set(value)
+        return Carry(state, mean, carry.epoch + 1, jnp.minimum(carry.best, value), stale, history)
+
+    def unfinished(carry: Carry) -> jax.Array:
+        return jnp.less(carry.epoch, until) & jnp.less(carry.stale, problem.patience)
+
+    last: Carry = jax.lax.while_loop(unfinished, epoch, carry)
+    return last
+
+
+def _parts(settings: Settings, problem: TrainingProblem) -> tuple[Any, Any, Any, Batches]:
+    optimizer, loss_fn, loss_options = join(settings.structure, problem.numbers)
+    batches = Batches.of(problem.x, problem.y, problem.weight, settings.batch_size)
+    if optimizer is None:
+        scale = feature_scale(batches.x, batches.weight)
+        optimizer = default_optimizer(scale, problem.target_scale, problem.epochs * batches.per_epoch)
+    objective = partial(loss, loss_fn=loss_fn, regularize_bias=settings.regularize_bias, **loss_options)
+    init, step = make_train_step(optimizer, objective)
+    return init, step, objective, batches

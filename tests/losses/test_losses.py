@@ -1,0 +1,755 @@
+"""Every loss of the table: values against plain Python and against the peers, gradients, corners, refusals."""
+
+import functools
+import importlib.util
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas
+import pytest
+import sklearn.metrics
+from helpers.references import CASES, DEFAULT_CASES, case_id
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AxisType, PartitionSpec
+from jax.test_util import check_grads
+
+from jaxhinge import losses
+
+INF, NAN = float("inf"), float("nan")
+SUBGRADIENTS = [0.0, 0.25, 0.5, 1.0]
+MULTICLASS = [
+    name for name in losses.__all__ if "multiclass" in name or name in ("weston_watkins_loss", "one_vs_rest_hinge_loss")
+]
+
+all_cases = pytest.mark.parametrize("case", CASES, ids=case_id)
+default_cases = pytest.mark.parametrize("case", DEFAULT_CASES, ids=case_id)
+
+WITH_TARGET = [case for case in DEFAULT_CASES if case.name != "triplet_margin_loss"]
+target_cases = pytest.mark.parametrize("case", WITH_TARGET, ids=case_id)
+real_target_cases = pytest.mark.parametrize(
+    "case", [case for case in WITH_TARGET if case.name not in MULTICLASS], ids=case_id
+)
+
+
+def call(case, *arguments, **options):
+    return getattr(losses, case.name)(*arguments, **{**case.options, **options})
+
+
+def score_gradients(case, *arguments, **options):
+    """The gradient of the summed loss in every differentiable score."""
+    total = lambda *scores: call(case, *scores, *arguments[case.num_scores :], **options).sum()  # noqa: E731
+    return jax.grad(total, tuple(range(case.num_scores)))(*arguments[: case.num_scores])
+
+
+def in_dtype(case, dtype):
+    """The arguments of a case with its scores in a dtype; integer targets stay integers."""
+    return [jnp.asarray(a, dtype if a.dtype.kind == "f" else None) for a in case.arguments()]
+
+
+def test_every_loss_has_a_case():
+    assert {case.name for case in DEFAULT_CASES} == set(losses.__all__)
+
+
+# Values
+
+
+@all_cases
+def test_values_are_those_of_a_plain_loop(case):
+    # One or two roundings of float32 each in a sum of up to four terms.
+    np.testing.assert_allclose(call(case, *case.arguments()), case.values(), rtol=2e-6, atol=2e-6)
+
+
+@all_cases
+def test_values_in_float64(case, x64):
+    np.testing.assert_allclose(call(case, *case.arguments()), case.values(), rtol=1e-14, atol=1e-14)
+
+
+def _peers():
+    """(loss name, options, peer): the peer takes the same NumPy arguments and gives the same losses."""
+    yield "hinge_loss", {}, optax.losses.hinge_loss
+    yield "perceptron_loss", {}, optax.losses.perceptron_loss
+    yield "multiclass_hinge_loss", {}, optax.losses.multiclass_hinge_loss
+    yield "multiclass_perceptron_loss", {}, optax.losses.multiclass_perceptron_loss
+    if importlib.util.find_spec("jaxopt"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
+            from jaxopt import loss as jaxopt_loss
+
+        yield "multiclass_hinge_loss", {}, lambda s, t: jax.vmap(jaxopt_loss.multiclass_hinge_loss)(t, s)
+        yield "multiclass_perceptron_loss", {}, lambda s, t: jax.vmap(jaxopt_loss.multiclass_perceptron_loss)(t, s)
+        yield "hinge_loss", {}, lambda s, t: jaxopt_loss.binary_hinge_loss((t > 0).astype(int), s)
+        yield "perceptron_loss", {}, lambda s, t: jaxopt_loss.binary_perceptron_loss((t > 0).astype(int), s)
+
+
+PEERS = list(_peers())
+
+
+@pytest.mark.parametrize(("name", "options", "peer"), PEERS, ids=[name for name, *_ in PEERS])
+def test_values_and_gradients_are_those_of_the_jax_peers(name, options, peer):
+    case = next(case for case in DEFAULT_CASES if case.name == name)
+    scores, targets = in_dtype(case, jnp.float32)
+    with jax.numpy_rank_promotion("allow"):
+        expected, gradient = peer(scores, targets), jax.grad(lambda s: peer(s, targets).sum())(scores)
+    np.testing.assert_allclose(call(case, scores, targets, **options), expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_array_equal(score_gradients(case, scores, targets)[0], gradient)
+
+
+def test_means_are_those_of_scikit_learn(x64):
+    cases = {case.name: case for case in DEFAULT_CASES}
+    scores, targets = cases["hinge_loss"].arguments()
+    means = {"hinge": (losses.hinge_loss(scores, targets), sklearn.metrics.hinge_loss(targets, scores))}
+    scores, labels = cases["multiclass_hinge_loss"].arguments()
+    means["crammer_singer"] = (
+        losses.multiclass_hinge_loss(scores, labels),
+        sklearn.metrics.hinge_loss(labels, scores, labels=range(4)),
+    )
+    predictions, targets = cases["pinball_loss"].arguments()
+    for q in (0.1, 0.5, 0.9):
+        means[f"pinball {q}"] = (
+            losses.pinball_loss(predictions, targets, quantile=q),
+            sklearn.metrics.mean_pinball_loss(targets, predictions, alpha=q),
+        )
+    for name, (ours, theirs) in means.items():
+        np.testing.assert_allclose(jnp.mean(ours), theirs, rtol=1e-14, err_msg=name)
+
+
+def test_one_half_of_the_pinball_loss_is_the_absolute_error():
+    r = jnp.array([-2.0, -0.5, 0.0, 3.0])
+    np.testing.assert_array_equal(2 * losses.pinball_loss(r, 0.0), jnp.abs(r))
+    np.testing.assert_array_equal(losses.epsilon_insensitive_loss(r, 0.0, epsilon=0.0), jnp.abs(r))
+
+
+if importlib.util.find_spec("torch"):
+    import torch
+    import torch.nn.functional as F
+
+    TORCH = {
+        "hinge_loss": lambda s, t: torch.relu(1 - t * s),
+        "margin_ranking_loss": functools.partial(F.margin_ranking_loss, reduction="none"),
+        "hinge_embedding_loss": functools.partial(F.hinge_embedding_loss, reduction="none"),
+        "triplet_margin_loss": functools.partial(F.triplet_margin_loss, reduction="none"),
+        # torch divides by the number of classes.
+        "weston_watkins_loss": lambda s, t: s.shape[1] * F.multi_margin_loss(s, t, reduction="none"),
+    }
+
+    @pytest.mark.parametrize("margin", [None, 0.25])
+    @pytest.mark.parametrize("name", TORCH)
+    def test_values_and_gradients_are_those_of_torch(name, margin, x64):
+        case = next(case for case in DEFAULT_CASES if case.name == name)
+        if margin and name == "hinge_loss":
+            peer, options = (lambda s, t: torch.relu(margin - t * s)), {"margin": margin}
+        elif margin and name == "weston_watkins_loss":
+            peer = lambda s, t: s.shape[1] * F.multi_margin_loss(s, t, margin=margin, reduction="none")  # noqa: E731
+            options = {"margin": margin}
+        else:
+            options = {"margin": margin} if margin else {}
+            peer = functools.partial(TORCH[name], **options)
+        arguments = [torch.tensor(a) for a in case.arguments()]
+        scores = [a.requires_grad_() for a in arguments[: case.num_scores]]
+        expected = peer(*scores, *arguments[case.num_scores :])
+        expected.sum().backward()
+        ours = case.arguments()
+        np.testing.assert_allclose(call(case, *ours, **options), expected.detach().numpy(), rtol=1e-13, atol=1e-14)
+        for gradient, score in zip(score_gradients(case, *ours, **options), scores, strict=True):
+            np.testing.assert_allclose(gradient, score.grad.numpy(), rtol=1e-12, atol=1e-14)
+
+
+# Gradients off the kink
+
+
+@all_cases
+def test_gradients_off_the_kink_are_the_differences_of_a_plain_loop(case, x64):
+    arguments, step = case.arguments(), 1e-6
+    gradients = jax.jit(lambda *a: score_gradients(case, *a, subgradient=0.3))(*arguments)
+    for position, gradient in enumerate(gradients):
+        scores = arguments[position]
+        for column in np.ndindex(scores.shape[1:]):
+            shift = np.zeros_like(scores)
+            shift[(slice(None), *column)] = step
+            above, below = ([*arguments[:position], scores + d, *arguments[position + 1 :]] for d in (shift, -shift))
+            difference = (case.values(above) - case.values(below)) / (2 * step)
+            np.testing.assert_allclose(np.asarray(gradient)[(slice(None), *column)], difference, rtol=1e-7, atol=1e-8)
+
+
+@default_cases
+def test_gradients_off_the_kink_agree_with_finite_differences_to_second_order(case, x64):
+    arguments = in_dtype(case, jnp.float64)
+    scores, rest = arguments[: case.num_scores], arguments[case.num_scores :]
+    # A subgradient that is right nowhere but on the kink, so that reading it elsewhere would show.
+    check_grads(lambda *scores: call(case, *scores, *rest, subgradient=0.3), scores, order=2, eps=1e-6, rtol=1e-4)
+
+
+# Slopes on the kink: every argument lies exactly on it
+
+ON_THE_KINK = {
+    "hinge_loss": ((1.0, 1), lambda s: -s),
+    "hinge_loss, target -1": ((-1.0, -1), lambda s: s),
+    "hinge_loss, margin": ((2.0, 1, {"margin": 2.0}), lambda s: -s),
+    "squared_hinge_loss": ((1.0, 1), lambda s: 0),
+    "smooth_hinge_loss": ((1.0, 1), lambda s: 0),
+    "smooth_hinge_loss, the other end of the parabola": ((0.0, 1), lambda s: -1),
+    "perceptron_loss": ((0.0, 1), lambda s: -s),
+    "multiclass_hinge_loss": (([1.0, 0.0, -1.0], 0), lambda s: [-s, s, 0]),
+    "multiclass_hinge_loss, tied": (([1.0, 0.0, 0.0], 0), lambda s: [-s, s / 2, s / 2]),
+    "multiclass_hinge_loss, first": (([1.0, 0.0, 0.0], 0, {"ties": "first"}), lambda s: [-s, s, 0]),
+    "weston_watkins_loss": (([1.0, 0.0, 0.0, 1.0], 0), lambda s: [-1 - 2 * s, s, s, 1]),
+    "one_vs_rest_hinge_loss": (([1.0, -1.0, -2.0, 0.0], 0), lambda s: [-s, s, 0, 1]),
+    "multiclass_perceptron_loss": (([0.0, 0.0, 0.0], 1), lambda s: [s / 2, -s, s / 2]),
+    "margin_ranking_loss": ((0.5, 0.5, 1), lambda s: -s),
+    "hinge_embedding_loss": ((1.0, -1), lambda s: -s),
+    "hinge_embedding_loss, similar": ((1.0, 1), lambda s: 1),
+    "triplet_margin_loss": (([0.0], [0.5], [1.5]), lambda s: [0]),
+    "epsilon_insensitive_loss": ((1.0, 0.5, {"epsilon": 0.5}), lambda s: s),
+    "epsilon_insensitive_loss, below": ((0.0, 0.5, {"epsilon": 0.5}), lambda s: -s),
+    "epsilon_insensitive_loss, no tube": ((0.5, 0.5, {"epsilon": 0.0}), lambda s: 0),
+    "squared_epsilon_insensitive_loss": ((1.0, 0.5, {"epsilon": 0.5}), lambda s: 0),
+    "pinball_loss": ((0.5, 0.5, {"quantile": 0.25}), lambda s: s * 0.5),
+}
+
+
+def _on_the_kink(name):
+    arguments, expected = ON_THE_KINK[name]
+    options = arguments[-1] if isinstance(arguments[-1], dict) else {}
+    first, *rest = [jnp.asarray(a) for a in arguments if not isinstance(a, dict)]
+    return functools.partial(getattr(losses, name.split(",")[0]), **options), first, rest, expected
+
+
+@pytest.mark.parametrize("name", ON_THE_KINK)
+def test_the_slope_on_the_kink_is_the_one_asked_for(name):
+    loss_fn, scores, rest, expected = _on_the_kink(name)
+    slope = jax.jit(jax.grad(lambda scores, s: loss_fn(scores, *rest, subgradient=s)))
+    for s in SUBGRADIENTS:
+        np.testing.assert_array_equal(slope(scores, s), np.float32(expected(s)))
+
+
+@pytest.mark.parametrize("name", ON_THE_KINK)
+def test_the_default_subgradient_is_0_but_where_the_margin_is_0(name):
+    loss_fn, scores, rest, expected = _on_the_kink(name)
+    default = 1.0 if "perceptron" in name or "ranking" in name else 0.0
+    np.testing.assert_array_equal(jax.jit(jax.grad(loss_fn))(scores, *rest), np.float32(expected(default)))
+
+
+def test_the_triplet_kink_pushes_positive_and_negative():
+    anchor, positive, negative = (jnp.array([a]) for a in (0.0, 0.5, 1.5))
+    # 1e-6 is lost against 0.5 and 1.5 in neither distance alike, so the band catches the rounding.
+    slopes = jax.grad(losses.triplet_margin_loss, (0, 1, 2))
+    np.testing.assert_array_equal(
+        slopes(anchor, positive, negative, subgradient=0.25, kink_tol=1e-5), [[0], [0.25], [-0.25]]
+    )
+
+
+@pytest.mark.parametrize("m", [0.75, 1.0, 1.25])
+def test_kink_tol_is_a_band_of_margins(m):
+    value, slope = jax.value_and_grad(losses.hinge_loss)(m, 1, subgradient=0.5, kink_tol=0.25)
+    assert (float(value), float(slope)) == (max(0, 1 - m), -0.5)
+
+
+def test_zero_scores_move_where_the_margin_is_0():
+    assert float(jax.grad(losses.perceptron_loss)(0.0, 1)) == -1
+    assert float(jax.grad(losses.margin_ranking_loss)(0.0, 0.0, 1)) == -1
+    np.testing.assert_array_equal(jax.grad(losses.multiclass_perceptron_loss)(jnp.zeros(2), 0), [-1, 1])
+
+
+@pytest.mark.parametrize(("s", "expected"), [(0.0, 0), (0.5, 0.5), (1.0, 2)])
+def test_second_derivative_of_the_squared_hinge_on_its_kink(s, expected):
+    assert float(jax.hessian(losses.squared_hinge_loss)(1.0, 1, subgradient=s)) == expected
+
+
+# Dtypes
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@default_cases
+def test_dtype_is_kept(case, dtype):
+    arguments = in_dtype(case, dtype)
+    value, gradients = jax.jit(lambda *a: (call(case, *a), score_gradients(case, *a)))(*arguments)
+    assert value.dtype == dtype
+    assert all(gradient.dtype == dtype for gradient in gradients)
+    # The same in float32, to a few roundings of the narrower format at the size of the scores.
+    arguments = [np.asarray(a.astype(jnp.float32) if a.dtype == dtype else a) for a in arguments]
+    exact = call(case, *arguments)
+    scale = max(np.abs(a).max() for a in arguments) + np.max(exact)
+    np.testing.assert_allclose(value.astype(jnp.float32), exact, rtol=0, atol=4 * scale * float(jnp.finfo(dtype).eps))
+
+
+@default_cases
+def test_float64_is_kept(case, x64):
+    arguments = in_dtype(case, jnp.float64)
+    assert call(case, *arguments).dtype == jnp.float64
+    assert call(case, *in_dtype(case, jnp.float32)).dtype == jnp.float32
+
+
+def test_wider_targets_do_not_widen_the_scores(x64):
+    scores = jnp.ones(3, jnp.float32)
+    assert losses.hinge_loss(scores, np.ones(3, np.float64)).dtype == jnp.float32
+    assert losses.pinball_loss(scores, np.ones(3, np.float64), quantile=np.float64(0.3)).dtype == jnp.float32
+
+
+# NaN, infinite and huge scores
+
+
+@default_cases
+def test_a_nan_score_gives_a_nan_loss_and_gradient_in_its_own_row_only(case):
+    arguments = in_dtype(case, jnp.float32)
+    for position in range(case.num_scores):
+        bad = list(arguments)
+        bad[position] = bad[position].at[3].set(NAN)
+        values = np.isnan(call(case, *bad))
+        gradient = np.isnan(score_gradients(case, *bad)[position]).reshape(12, -1).any(axis=1)
+        expected = np.arange(12) == 3
+        np.testing.assert_array_equal(values, expected)
+        np.testing.assert_array_equal(gradient, expected)
+
+
+@real_target_cases
+def test_a_nan_target_gives_a_nan_loss_and_gradient(case):
+    arguments = in_dtype(case, jnp.float32)
+    arguments[-1] = arguments[-1].astype(jnp.float32).at[3].set(NAN)
+    expected = np.arange(12) == 3
+    np.testing.assert_array_equal(np.isnan(call(case, *arguments)), expected)
+    np.testing.assert_array_equal(np.isnan(score_gradients(case, *arguments)[0]), expected)
+
+
+INFINITE = [
+    ("hinge_loss", (-INF, 1.0), INF, -1),
+    ("hinge_loss", (INF, 1.0), 0, 0),
+    ("hinge_loss", (INF, -1.0), INF, 1),
+    ("hinge_loss", (-INF, -1.0), 0, 0),
+    ("squared_hinge_loss", (-INF, 1.0), INF, -INF),
+    ("squared_hinge_loss", (INF, 1.0), 0, 0),
+    ("squared_hinge_loss", (INF, -1.0), INF, INF),
+    ("smooth_hinge_loss", (-INF, 1.0), INF, -1),
+    ("smooth_hinge_loss", (INF, 1.0), 0, 0),
+    ("smooth_hinge_loss", (INF, -1.0), INF, 1),
+    ("perceptron_loss", (-INF, 1.0), INF, -1),
+    ("perceptron_loss", (INF, 1.0), 0, 0),
+    ("margin_ranking_loss", (-INF, 0.0, 1.0), INF, -1),
+    ("margin_ranking_loss", (0.0, INF, 1.0), INF, -1),
+    ("margin_ranking_loss", (0.0, INF, -1.0), 0, 0),
+    ("hinge_embedding_loss", (INF, -1.0), 0, 0),
+    ("hinge_embedding_loss", (INF, 1.0), INF, 1),
+    ("epsilon_insensitive_loss", (INF, 0.0), INF, 1),
+    ("epsilon_insensitive_loss", (-INF, 0.0), INF, -1),
+    ("epsilon_insensitive_loss", (0.0, INF), INF, -1),
+    ("squared_epsilon_insensitive_loss", (INF, 0.0), INF, INF),
+    ("squared_epsilon_insensitive_loss", (0.0, INF), INF, -INF),
+    ("pinball_loss", (INF, 0.0), INF, 0.5),
+    ("pinball_loss", (-INF, 0.0), INF, -0.5),
+    ("multiclass_hinge_loss", ([0, 0, -INF], 0), 1, [-1, 1, 0]),
+    ("multiclass_hinge_loss", ([-INF, 0, 0], 0), INF, [-1, 0.5, 0.5]),
+    ("multiclass_hinge_loss", ([INF, 0, 0], 0), 0, [0, 0, 0]),
+    ("multiclass_hinge_loss", ([0, INF, 0], 0), INF, [-1, 1, 0]),
+    ("multiclass_perceptron_loss", ([0, -1, -INF], 1), 1, [1, -1, 0]),
+    ("weston_watkins_loss", ([0, 0, -INF], 0), 1, [-1, 1, 0]),
+    ("weston_watkins_loss", ([-INF, 0, 0], 0), INF, [-2, 1, 1]),
+    ("weston_watkins_loss", ([0, INF, 0], 0), INF, [-2, 1, 1]),
+    ("one_vs_rest_hinge_loss", ([0, 0, -INF], 0), 2, [-1, 1, 0]),
+    ("one_vs_rest_hinge_loss", ([-INF, 0, INF], 0), INF, [-1, 1, 1]),
+    ("one_vs_rest_hinge_loss", ([INF, -INF, -INF], 0), 0, [0, 0, 0]),
+]
+HUGE = [
+    ("hinge_loss", (-1e9, 1.0), 1e9, -1),
+    ("squared_hinge_loss", (-1e9, 1.0), 1e18, -2e9),
+    ("smooth_hinge_loss", (-1e9, 1.0), 1e9, -1),
+    ("smooth_hinge_loss", (3e38, -1.0), 3e38, 1),
+    ("margin_ranking_loss", (1e9, 1e9, 1.0), 0, -1),
+    ("epsilon_insensitive_loss", (1e9, 1e9), 0, 0),
+    ("multiclass_hinge_loss", ([1e9, 1e9], 0), 1, [-1, 1]),
+    ("multiclass_hinge_loss", ([1e9, 1e9], 1), 1, [1, -1]),
+    ("weston_watkins_loss", ([1e9, 1e9, 1e9], 2), 2, [1, 1, -2]),
+    ("multiclass_perceptron_loss", ([1e9, 1e9], 1), 0, [1, -1]),
+    ("one_vs_rest_hinge_loss", ([1e9, -1e9], 0), 0, [0, 0]),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "value", "slope"), INFINITE + HUGE, ids=lambda part: str(part))
+def test_infinite_and_huge_scores(name, arguments, value, slope):
+    scores, *rest = (jnp.asarray(a) for a in arguments)
+    scores = scores.astype(jnp.float32)
+    got_value, got_slope = jax.value_and_grad(getattr(losses, name))(scores, *rest)
+    np.testing.assert_array_equal(got_value, np.float32(value))
+    np.testing.assert_array_equal(got_slope, np.float32(slope))
+
+
+@pytest.mark.parametrize(("quantile", "score"), [(0.0, -INF), (1.0, INF)])
+def test_a_quantile_at_its_end_ignores_the_infinite_side(quantile, score):
+    value, slope = jax.value_and_grad(losses.pinball_loss)(score, 0.0, quantile=quantile)
+    assert (float(value), float(slope)) == (0, 0)
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@pytest.mark.parametrize("label", [-1, 3, 255])
+def test_a_label_that_is_no_class_gives_nan(name, label):
+    value, gradient = jax.value_and_grad(getattr(losses, name))(jnp.array([1.0, 2.0, 3.0]), label)
+    assert np.isnan(value)
+    assert np.isnan(gradient).all()
+
+
+def test_a_target_that_is_no_sign_gives_nan_in_the_embedding():
+    value, gradient = jax.value_and_grad(losses.hinge_embedding_loss)(0.5, 0)
+    assert np.isnan(value)
+    assert np.isnan(gradient)
+
+
+# One and two classes
+
+
+@pytest.mark.parametrize("name", ["multiclass_hinge_loss", "weston_watkins_loss", "multiclass_perceptron_loss"])
+def test_one_class_has_no_rival(name):
+    value, gradient = jax.value_and_grad(lambda s: getattr(losses, name)(s, jnp.zeros(2, int)).sum())(jnp.ones((2, 1)))
+    assert float(value) == 0
+    np.testing.assert_array_equal(gradient, np.zeros((2, 1), np.float32))
+
+
+@pytest.mark.parametrize("s", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["multiclass_hinge_loss", "weston_watkins_loss"])
+def test_two_classes_are_the_binary_hinge_of_the_difference(name, s):
+    scores = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+    labels, targets = jnp.array([0, 0, 0, 1]), jnp.array([1, 1, 1, -1])
+    multiclass = lambda z: getattr(losses, name)(z, labels, subgradient=s)  # noqa: E731
+    binary = lambda z: losses.hinge_loss(z[:, 0] - z[:, 1], targets, subgradient=s)  # noqa: E731
+    np.testing.assert_array_equal(multiclass(scores), binary(scores))
+    np.testing.assert_array_equal(*(jax.grad(lambda z, f=f: f(z).sum())(scores) for f in (multiclass, binary)))
+
+
+def test_distance_0_has_gradient_0():
+    # The offset of 1e-6 moves the point of distance 0 away from the anchor itself.
+    anchor, positive = jnp.zeros(2), jnp.full(2, 1e-6, jnp.float32)
+    gradients = jax.grad(losses.triplet_margin_loss, (0, 1))(anchor, positive, jnp.array([1.0, 0.0]))
+    np.testing.assert_array_equal(gradients[1], [0, 0])
+    assert np.isfinite(gradients[0]).all()
+
+
+# Transformations
+
+
+def _as_one_row(case):
+    """The loss of one example, to be vmapped over rows."""
+    return lambda *row: call(case, *row, subgradient=0.25)
+
+
+def _by_scan(f, arguments):
+    return jax.lax.scan(lambda carry, row: (carry, f(*row)), None, tuple(arguments))[1]
+
+
+def _by_shard_map(f, arguments):
+    mesh, rows = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,)), PartitionSpec("rows")
+    return jax.shard_map(jax.vmap(f), mesh=mesh, in_specs=(rows,) * len(arguments), out_specs=rows)(*arguments)
+
+
+@default_cases
+def test_every_transformation_gives_the_same_values_and_gradients(case):
+    arguments = in_dtype(case, jnp.float32)
+    one_row = _as_one_row(case)
+    value_and_grad = jax.value_and_grad(one_row, tuple(range(case.num_scores)))
+    values, gradients = call(case, *arguments), score_gradients(case, *arguments, subgradient=0.25)
+    through_checkpoint = jax.value_and_grad(jax.checkpoint(one_row), tuple(range(case.num_scores)))
+
+    @jax.jit
+    def every_way(*arguments):
+        return {
+            "vmap": jax.vmap(value_and_grad)(*arguments),
+            "checkpoint": jax.vmap(through_checkpoint)(*arguments),
+            "scan": _by_scan(value_and_grad, arguments),
+            "shard_map": _by_shard_map(value_and_grad, arguments),
+        }
+
+    for name, (some_values, some_gradients) in every_way(*arguments).items():
+        # A fused kernel may round once less.
+        np.testing.assert_allclose(some_values, values, rtol=1e-6, atol=1e-6, err_msg=name)
+        for got, expected in zip(some_gradients, gradients, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@default_cases
+def test_forward_mode_agrees_with_reverse_mode(case):
+    arguments = in_dtype(case, jnp.float32)
+    scores, rest = arguments[: case.num_scores], arguments[case.num_scores :]
+    direction = [np.cos(np.arange(s.size, dtype=np.float32)).reshape(s.shape) for s in scores]
+    f = lambda *scores: call(case, *scores, *rest, subgradient=0.25).sum()  # noqa: E731
+
+    @jax.jit
+    def both_ways(*scores):
+        forward = jax.jvp(f, scores, tuple(direction))[1]
+        return forward, jax.linearize(f, *scores)[1](*direction), jax.grad(f, tuple(range(len(scores))))(*scores)
+
+    forward, linear, gradients = both_ways(*scores)
+    reverse = sum(np.vdot(g, v) for g, v in zip(gradients, direction, strict=True))
+    np.testing.assert_allclose(forward, reverse, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(forward, linear, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ON_THE_KINK)
+def test_vmap_over_the_subgradient(name):
+    loss_fn, scores, rest, expected = _on_the_kink(name)
+    slopes = jax.jit(jax.vmap(lambda s: jax.grad(loss_fn)(scores, *rest, subgradient=s)))(jnp.array(SUBGRADIENTS))
+    np.testing.assert_array_equal(slopes, np.float32([expected(s) for s in SUBGRADIENTS]))
+
+
+@default_cases
+def test_new_options_do_not_recompile_and_the_subgradient_has_derivative_0(case, compilations):
+    arguments = in_dtype(case, jnp.float32)
+    own = {"smooth_hinge_loss": "width", "pinball_loss": "quantile"}.get(
+        case.name, "epsilon" if "epsilon" in case.name else "margin"
+    )
+    f = jax.jit(
+        jax.grad(
+            lambda s, tol, option: call(case, *arguments, subgradient=s, kink_tol=tol, **{own: option}).sum(), (0, 1)
+        )
+    )
+    with compilations() as names:
+        gradients = [f(*numbers) for numbers in ((0.5, 0.0, 0.5), (0.25, 1.0, 0.75), (1.0, 0.5, 1.0))]
+    assert len(names) == 1
+    np.testing.assert_array_equal(gradients, np.zeros((3, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "option", "value", "slope"),
+    [
+        ("hinge_loss", (0.0, 1), "margin", 1.0, 1.0),
+        ("multiclass_hinge_loss", ([0.0, 0.0], 1), "margin", 1.0, 1.0),
+        ("smooth_hinge_loss", (0.5, 1), "width", 1.0, -0.125),
+        ("epsilon_insensitive_loss", (0.5, 1.0), "epsilon", 0.25, -1.0),
+        ("pinball_loss", (0.5, 1.0), "quantile", 0.25, 0.5),
+        ("pinball_loss", (0.5, 1.0), "quantile", 0.0, 0.5),
+    ],
+)
+def test_the_other_options_are_differentiable(name, arguments, option, value, slope):
+    scores, targets = (jnp.asarray(a) for a in arguments)
+    assert float(jax.grad(lambda v: getattr(losses, name)(scores, targets, **{option: v}))(value)) == slope
+
+
+# What goes in
+
+
+@default_cases
+def test_lists_numpy_and_read_only_arrays_are_taken(case):
+    arguments = case.arguments()
+    expected = call(case, *in_dtype(case, jnp.float32))
+    for argument in arguments:
+        argument.flags.writeable = False
+    np.testing.assert_array_equal(call(case, *arguments), expected)
+    np.testing.assert_array_equal(call(case, *(a.tolist() for a in arguments)), expected)
+
+
+@default_cases
+def test_data_frames_are_taken(case):
+    arguments = case.arguments()
+    frames = [pandas.Series(a, index=range(5, 17)) if a.ndim == 1 else pandas.DataFrame(a) for a in arguments]
+    np.testing.assert_array_equal(call(case, *frames), call(case, *in_dtype(case, jnp.float32)))
+
+
+@target_cases
+def test_a_scalar_target_goes_with_any_scores(case):
+    *scores, targets = in_dtype(case, jnp.float32)
+    same = jnp.full_like(targets, targets[0])
+    np.testing.assert_array_equal(call(case, *scores, targets[0]), call(case, *scores, same))
+    assert call(case, *scores, targets[0].item()).shape == (12,)
+
+
+@default_cases
+def test_one_example_without_an_axis(case):
+    arguments = in_dtype(case, jnp.float32)
+    value = call(case, *(a[0] for a in arguments))
+    assert value.shape == ()
+    np.testing.assert_allclose(value, call(case, *arguments)[0], rtol=1e-6, atol=1e-6)
+
+
+@default_cases
+def test_column_targets_are_refused_inside_jit_naming_both_shapes(case):
+    arguments = in_dtype(case, jnp.float32)
+    arguments[-1] = arguments[-1][:, None]
+    shape = r"\(12, 1, 5\)" if case.name == "triplet_margin_loss" else r"\(12, 1\)"
+    other = {"triplet_margin_loss": r"\(12, 5\)"}.get(
+        case.name, r"\(12, 4\)" if case.name in MULTICLASS else r"\(12,\)"
+    )
+    with pytest.raises(ValueError, match=f"{shape}.*{other}"):
+        jax.jit(functools.partial(call, case))(*arguments)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3, 1), (3,)), ((3,), (3, 1)), ((3,), (1,)), ((1,), (3,)), ((3, 2), (2, 3)), ((), (1,))]
+)
+@pytest.mark.parametrize("name", ["hinge_loss", "smooth_hinge_loss", "hinge_embedding_loss", "pinball_loss"])
+def test_unequal_shapes_are_refused(name, shapes):
+    scores, targets = (jnp.ones(shape) for shape in shapes)
+    with pytest.raises(ValueError, match="targets has shape") as error:
+        jax.eval_shape(getattr(losses, name), scores, targets)
+    assert all(str(shape) in str(error.value) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [((4, 1), "Drop the last axis"), ((4, 3), "One-hot"), ((3,), "one label per row"), ((1,), "one label")],
+)
+@pytest.mark.parametrize("name", MULTICLASS)
+def test_labels_of_another_shape_are_refused(name, labels, advice):
+    with pytest.raises(ValueError, match=advice) as error:
+        jax.eval_shape(getattr(losses, name), jnp.zeros((4, 3)), jnp.zeros(labels, int))
+    assert str(labels) in str(error.value)
+    assert "(4, 3)" in str(error.value)
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+def test_scores_without_classes_are_refused(name):
+    for scores in (jnp.float32(0), jnp.zeros((2, 0))):
+        with pytest.raises(ValueError, match="at least one class"):
+            getattr(losses, name)(scores, 0)
+    with pytest.raises(ValueError, match="one column per class"):
+        getattr(losses, name)(jnp.zeros(3), jnp.zeros(3, int))
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@pytest.mark.parametrize("labels", [np.ones(2), np.array([True, False]), ["a", "b"], np.array([0, 1], object), None])
+def test_labels_that_are_no_integers_are_refused(name, labels):
+    with pytest.raises(TypeError, match="labels must be"):
+        getattr(losses, name)(jnp.zeros((2, 3)), labels)
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64", "uint64", "int4"])
+def test_narrow_and_wide_labels_do_not_wrap(name, dtype):
+    scores = jnp.zeros(300).at[3].set(2.0)
+    labels = jnp.asarray(3, dtype) if dtype == "int4" else np.asarray(3, dtype)
+    np.testing.assert_array_equal(getattr(losses, name)(scores, labels), getattr(losses, name)(scores, 3))
+
+
+@pytest.mark.parametrize("labels", [np.array([1, 2**32]), [1, 2**32], np.array([1, 2**63], np.uint64)])
+def test_labels_beyond_32_bits_are_refused_not_wrapped(labels):
+    with pytest.raises(TypeError, match="do not fit"):
+        losses.multiclass_hinge_loss(jnp.zeros((2, 3)), labels)
+
+
+BAD = [
+    True,
+    [True, False],
+    "1",
+    ["a", "b"],
+    np.array(["1", "-1"]),
+    None,
+    1j,
+    np.array([1j, 1]),
+    np.array([1, -1], object),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=repr)
+@pytest.mark.parametrize("name", ["hinge_loss", "pinball_loss", "hinge_embedding_loss"])
+def test_scores_and_targets_that_are_no_numbers_are_refused(name, bad):
+    with pytest.raises(TypeError, match="must be"):
+        getattr(losses, name)(bad, 1)
+    with pytest.raises(TypeError, match="targets must be"):
+        getattr(losses, name)(jnp.ones(np.shape(bad)), bad)
+
+
+def test_masked_entries_are_refused_not_unmasked():
+    masked = np.ma.masked_array([1.0, -1.0], mask=[True, False])
+    with pytest.raises(TypeError, match="masked entries"):
+        losses.hinge_loss(jnp.ones(2), masked)
+    unmasked = np.ma.masked_array([1.0, -1.0], mask=False)
+    np.testing.assert_array_equal(losses.hinge_loss(jnp.ones(2), unmasked), [0, 2])
+
+
+def test_a_random_key_is_no_score():
+    with pytest.raises(TypeError, match="key<"):
+        losses.hinge_loss(jax.random.key(0), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("smooth_hinge_loss", {"width": 0.0}),
+        ("smooth_hinge_loss", {"width": -1.0}),
+        ("pinball_loss", {"quantile": 1.5}),
+        ("epsilon_insensitive_loss", {"epsilon": -0.1}),
+        ("squared_epsilon_insensitive_loss", {"epsilon": NAN}),
+        ("hinge_loss", {"subgradient": 2}),
+        ("triplet_margin_loss", {"kink_tol": -1}),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options):
+    case = next(case for case in DEFAULT_CASES if case.name == name)
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        call(case, *case.arguments(), **options)
+
+
+@default_cases
+def test_an_unknown_option_is_refused(case):
+    with pytest.raises(TypeError, match="subgradent"):
+        call(case, *case.arguments(), subgradent=0.5)
+
+
+def test_options_for_each_example():
+    scores, margins = jnp.zeros(3), jnp.array([0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(losses.hinge_loss(scores, 1, margin=margins), margins)
+    np.testing.assert_array_equal(losses.multiclass_hinge_loss(jnp.zeros((3, 2)), 1, margin=margins), margins)
+    np.testing.assert_array_equal(losses.one_vs_rest_hinge_loss(jnp.zeros((3, 2)), 1, margin=margins), 2 * margins)
+    np.testing.assert_array_equal(losses.epsilon_insensitive_loss(scores, 1.0, epsilon=margins), [1, 0, 0])
+
+
+# Properties. Quarters are exact in float32, so the inequalities hold without a tolerance.
+
+CONVEX = [case for case in DEFAULT_CASES if case.name not in ("triplet_margin_loss", "smooth_hinge_loss")]
+quarters = st.integers(-12, 12).map(lambda i: i / 4)
+
+
+@functools.cache
+def _value_and_slope(name):
+    f = getattr(losses, name)
+    return jax.jit(jax.vmap(lambda s, t, g: jax.value_and_grad(lambda s: f(s, *t, subgradient=g))(s), (0, 0, None)))
+
+
+def _draw_rows(data, case):
+    """Scores at two places and the other arguments, for six examples."""
+    shape = (6, 3) if case.name in MULTICLASS else (6,)
+    scores = st.lists(quarters, min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
+    u, v = (np.float32(data.draw(scores)).reshape(shape) for _ in range(2))
+    signs = st.lists(st.sampled_from([-1, 1]), min_size=6, max_size=6)
+    if case.name in MULTICLASS:
+        rest = (np.int32(data.draw(st.lists(st.integers(0, 2), min_size=6, max_size=6))),)
+    elif case.name == "margin_ranking_loss":
+        rest = (np.float32(data.draw(st.lists(quarters, min_size=6, max_size=6))), np.int32(data.draw(signs)))
+    elif "epsilon" in case.name or "pinball" in case.name:
+        rest = (np.float32(data.draw(st.lists(quarters, min_size=6, max_size=6))),)
+    else:
+        rest = (np.int32(data.draw(signs)),)
+    return u, v, rest
+
+
+@pytest.mark.parametrize("case", CONVEX, ids=case_id)
+@given(data=st.data(), s=st.sampled_from(SUBGRADIENTS))
+def test_losses_are_convex_and_gradients_are_subgradients(case, data, s):
+    u, v, rest = _draw_rows(data, case)
+    f = _value_and_slope(case.name)
+    (at_u, slope), (at_v, _), (between, _) = f(u, rest, s), f(v, rest, s), f((u + v) / 2, rest, s)
+    # Epsilon is 0.1, no dyadic fraction, and ties in thirds are none either: a rounding or two.
+    rounding = 4e-6
+    inner = np.sum(np.reshape(slope * (v - u), (6, -1)), axis=1)
+    assert (at_v >= at_u + inner - rounding).all()
+    assert (2 * between <= at_u + at_v + rounding).all()
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@given(data=st.data(), s=st.sampled_from(SUBGRADIENTS))
+def test_renaming_the_classes_changes_nothing(name, data, s):
+    case = next(case for case in DEFAULT_CASES if case.name == name)
+    u, _, (labels,) = _draw_rows(data, case)
+    order = np.array(data.draw(st.permutations(range(3))))
+    f = _value_and_slope(name)
+    value, slope = f(u, (labels,), s)
+    renamed_value, renamed_slope = f(u[:, order], (np.argsort(order)[labels].astype(np.int32),), s)
+    np.testing.assert_array_equal(renamed_value, value)
+    np.testing.assert_array_equal(renamed_slope, slope[:, order])
+
+
+@given(data=st.data(), s=st.sampled_from(SUBGRADIENTS))
+def test_turning_score_and_target_round_changes_nothing(data, s):
+    u, _, (targets,) = _draw_rows(data, DEFAULT_CASES[0])
+    f = _value_and_slope("hinge_loss")
+    (value, slope), (turned_value, turned_slope) = f(u, (targets,), s), f(-u, (-targets,), s)
+    np.testing.assert_array_equal(value, turned_value)
+    np.testing.assert_array_equal(slope, -turned_slope)
