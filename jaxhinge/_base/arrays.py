@@ -15,6 +15,8 @@ import numpy as np
 
 REAL = "real numbers (floats, or integers, which are converted)"
 NDArray = np.ndarray[Any, Any]
+# An array of JAX, traced or not, or of NumPy: what a function that runs on the host and under a trace takes.
+Array = Any
 _NUMBERS = (int, float, np.integer, np.floating)
 
 

@@ -27,9 +27,15 @@ from jaxhinge._base.arrays import (
 _MOST_CLASSES = 2**31 - 1  # labels are int32 in the end
 
 
+def inside_jit() -> bool:
+    """Whether this runs inside `jit`, where what is computed from constants has no values either."""
+    # Nothing is compiled for it, unlike for `jnp.zeros(())`, and it does not hang after a fork.
+    return isinstance(jax.device_put(np.float32(0)), jax.core.Tracer)
+
+
 def check_outside_jit(name: str) -> None:
-    """Refuse to work inside `jit`, where what is computed from constants has no values either."""
-    if isinstance(jnp.zeros(()), jax.core.Tracer):
+    """Refuse to work inside `jit`."""
+    if inside_jit():
         raise TypeError(
             f"{name} works on the host, but this is inside jit, where everything is traced: call it outside. "
             "jaxhinge.loss, train and solve work inside."

@@ -11,34 +11,39 @@ where loss(v) is max(0, v) or its square. Its dual (Boyd and Vandenberghe, Conve
                 a_j . alpha = q_j     where penalty_j = 0; here at most the last coordinate, the free bias
 
 Any primal value minus any dual value bounds how far both are from optimal.
+
+The functions here run in NumPy and under a trace. In NumPy their arrays may have leading axes: many problems on the
+same rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-# Of the objective at a margin violated by 1 on every row: less than this is 0 for every purpose.
+from jaxhinge._base.arrays import Array
+from jaxhinge._base.precision import eps
+from jaxhinge._methods.executor import choose, column, dot, namespace
+
+# Smallest objective, relative to that of an all-violated margin, that the relative stopping test divides by.
 FLOOR = 1e-12
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["rows", "sign", "r", "c", "penalty", "q"],
-    meta_fields=["squared", "free_bias", "ones"],
+    meta_fields=["squared", "free_bias"],
 )
 @dataclass(frozen=True)
 class Program:
     """The data of the program above.
 
     Attributes:
-      rows: `(p, n)`, column i is `a_i` but for its sign, so that problems which differ in their targets share them.
-        The features come first, the bias, if any, is a last row of ones, which may be left out.
+      rows: An operator, row i is `a_i` but for its sign, so that problems which differ in their targets share them.
       sign: `(n,)`, of `a_i`; 0 for a row that should not count, whose `r_i` is 0 too.
       r: `(n,)`.
       c: `(n,)`, positive.
@@ -46,51 +51,48 @@ class Program:
       q: `(p,)`.
       squared: Whether the loss is squared.
       free_bias: Whether the last coordinate has no penalty.
-      ones: Whether `rows` leaves out a last row of ones: a copy of the rows saved.
     """
 
-    rows: jax.Array
-    sign: jax.Array
-    r: jax.Array
-    c: jax.Array
-    penalty: jax.Array
-    q: jax.Array
+    rows: Any
+    sign: Array
+    r: Array
+    c: Array
+    penalty: Array
+    q: Array
     squared: bool
     free_bias: bool
-    ones: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """`(p, n)`."""
-        return len(self.penalty), len(self.sign)
+        return self.penalty.shape[-1], self.sign.shape[-1]
 
-    @property
-    def columns(self) -> jax.Array:
-        """`(p, n)`, all of `rows`."""
-        return jnp.concatenate([self.rows, jnp.ones_like(self.rows[:1])]) if self.ones else self.rows
-
-    @property
-    def at(self) -> jax.Array:
-        """`(p, n)`, column i is `a_i`."""
-        return self.columns * self.sign[None, :]
-
-    def products(self, z: jax.Array) -> jax.Array:
+    def products(self, z: Array) -> Array:
         """The products of `z` with the rows, whatever their signs, `(n,)`."""
-        return z[:-1] @ self.rows + z[-1] if self.ones else z @ self.rows
+        return self.rows.products(z)
 
-    def scores(self, z: jax.Array) -> jax.Array:
+    def scores(self, z: Array) -> Array:
         """`a_i . z` for every row, `(n,)`."""
-        return self.sign * self.products(z)
+        return self.sign * self.rows.products(z)
 
-    def adjoint(self, alpha: jax.Array) -> jax.Array:
+    def adjoint(self, alpha: Array) -> Array:
         """`sum_i alpha_i a_i`, `(p,)`."""
-        push = self.sign * alpha
-        return jnp.append(self.rows @ push, jnp.sum(push)) if self.ones else self.rows @ push
+        return self.rows.adjoint(self.sign * alpha)
+
+    def gram(self, weight: Array) -> Array:
+        """`sum_i weight_i a_i a_i'`, `(p, p)`, for weights of at least 0."""
+        return self.rows.gram(weight * self.sign * self.sign)
 
     def astype(self, dtype: DTypeLike) -> Program:
         """The program rounded to another precision."""
         converted: Program = jax.tree.map(lambda leaf: leaf.astype(dtype), self)
         return converted
+
+    def take(self, chosen: Array) -> Program:
+        """The program of some of the problems that lead in its arrays."""
+        parts = (self.sign, self.r, self.c, self.penalty, self.q)
+        sign, r, c, penalty, q = (part[chosen] for part in parts)
+        return replace(self, sign=sign, r=r, c=c, penalty=penalty, q=q)
 
 
 class Certified(NamedTuple):
@@ -103,64 +105,120 @@ class Certified(NamedTuple):
       dual: The dual objective at `alpha`.
     """
 
-    z: jax.Array
-    alpha: jax.Array
-    primal: jax.Array
-    dual: jax.Array
+    z: Array
+    alpha: Array
+    primal: Array
+    dual: Array
 
     def astype(self, dtype: DTypeLike) -> Certified:
         """The same in another precision."""
         return Certified(*(leaf.astype(dtype) for leaf in self))
 
 
-def within(program: Program, found: Certified, tol: jax.Array) -> jax.Array:
+def within(program: Program, found: Certified, tol: Array) -> Array:
     """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
+    xp = namespace(program.c)
     # One-class weights may add up to anything, while its dual adds up to 1.
-    floor = FLOOR * jnp.minimum(jnp.sum(program.c), 1)
-    return found.primal - found.dual <= tol * jnp.maximum(jnp.abs(found.primal), floor)
+    floor = FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1)
+    return found.primal - found.dual <= tol * xp.maximum(abs(found.primal), floor)
 
 
-def primal_value(program: Program, z: jax.Array, violations: jax.Array) -> jax.Array:
+def losses(program: Program, violations: Array) -> Array:
+    """The loss of each row, given `violations = r - scores(z)`."""
+    excess = namespace(violations).maximum(violations, 0)
+    return excess * excess if program.squared else excess
+
+
+def primal_value(program: Program, z: Array, violations: Array) -> Array:
     """The objective at `z`, given `violations = r - scores(z)`."""
-    excess = jnp.maximum(violations, 0)
-    losses = excess * excess if program.squared else excess
-    return jnp.sum(program.penalty * z * z) / 2 + program.q @ z + program.c @ losses
+    return dot(program.penalty * z, z) / 2 + dot(program.q, z) + dot(program.c, losses(program, violations))
 
 
-def dual_value(program: Program, alpha: jax.Array, adjoint: jax.Array) -> jax.Array:
+def dual_value(program: Program, alpha: Array, adjoint: Array) -> Array:
     """The dual objective at a feasible `alpha`, given `adjoint(alpha)`."""
     slack = adjoint - program.q
-    penalised = program.penalty > 0
-    quadratic = jnp.where(penalised, slack * slack / jnp.where(penalised, program.penalty, 1), 0)
-    value = program.r @ alpha - jnp.sum(quadratic) / 2
-    return value - jnp.sum(alpha * alpha / program.c) / 4 if program.squared else value
+    value = dot(program.r, alpha) - dot(slack, over_penalty(program, slack)) / 2
+    return value - dot(alpha, alpha / program.c) / 4 if program.squared else value
 
 
-def feasible(program: Program, alpha: jax.Array) -> jax.Array:
+def over_penalty(program: Program, values: Array) -> Array:
+    """`values / penalty`, and 0 for a coordinate without a penalty."""
+    where, penalised = namespace(values).where, program.penalty > 0
+    return where(penalised, values / where(penalised, program.penalty, 1), 0)
+
+
+def gap_between(program: Program, z: Array, violations: Array, alpha: Array, adjoint: Array) -> Array:
+    """The primal value at `z` less the dual value at a feasible `alpha`, bounded from above.
+
+    By the inequality of Fenchel and Young the difference is a sum of terms of at least 0, one for each row and one for
+    each penalised coordinate:
+
+        c loss(v) - alpha v [+ alpha^2 / (4 c)]     and     (penalty z - slack)^2 / (2 penalty)
+
+    Its relative error is that of a sum without cancellation. What rounding may have taken from the violations, from the
+    slack and from the balance of a free bias is added, so that the true difference is not above what is returned.
+    """
+    xp, slack = namespace(violations), adjoint - program.q
+    if program.squared:
+        # Clipped at 0 where v < 0, so that no term is a difference of large numbers.
+        excess, half = xp.maximum(violations, 0), alpha / (2 * program.c)
+        terms = program.c * (excess - half) ** 2 + alpha * (excess - violations)
+    else:
+        terms = xp.where(violations > 0, (program.c - alpha) * violations, -alpha * violations)
+    stationary = program.penalty * z - slack
+    gap = xp.sum(terms, axis=-1) + dot(stationary, over_penalty(program, stationary)) / 2
+    return xp.maximum(gap, 0) + _rounding(program, z, violations, alpha, stationary, gap)
+
+
+def _rounding(program: Program, z: Array, violations: Array, alpha: Array, stationary: Array, gap: Array) -> Array:
+    """A bound on what rounding may have taken from `gap_between`.
+
+    A sum of m numbers errs by at most m/2 eps of the sum of their sizes; sums over many rows are made in blocks, which
+    err by less.
+    """
+    xp, unit, (p, n) = namespace(violations), eps(violations.dtype), program.shape
+    many = min(n, 100 + n**0.5)
+    of_scores, of_adjoint = program.rows.magnitudes(abs(z), alpha)
+    wrong = unit * (p + 2) * (abs(program.r) + of_scores)
+    # How fast the term of a row changes with its violation: not at all where the row is satisfied and has no dual.
+    if program.squared:
+        slope = 2 * program.c * (xp.maximum(violations, 0) + wrong) + alpha
+    else:
+        slope = xp.where(violations > -wrong, program.c - alpha, 0) + alpha
+    of_slack = unit * (many * of_adjoint + abs(program.q) + abs(program.penalty * z))
+    of_coordinates = dot(abs(stationary) + of_slack, over_penalty(program, of_slack))
+    of_balance = unit * many * dot(alpha, abs(violations))
+    return dot(slope, wrong) + of_coordinates + of_balance + unit * (many + p) * gap
+
+
+def feasible(program: Program, alpha: Array) -> Array:
     """The dual point made feasible: clipped to its box, and balanced where the bias is free.
 
     The heavier side of the balance `sum_i a_ip alpha_i = q_p` is scaled down; what the lighter side
     then still lacks (only where `q_p > 0`) is added in proportion to its room.
     """
-    alpha = jnp.maximum(alpha, 0) if program.squared else jnp.clip(alpha, 0, program.c)
+    xp = namespace(alpha)
+    alpha = xp.maximum(alpha, 0) if program.squared else xp.clip(alpha, 0, program.c)
     if not program.free_bias:
         return alpha
-    side, target = program.sign, program.q[-1]
+    side, target = program.sign, program.q[..., -1]
     above, below = side > 0, side < 0
-    push = jnp.sum(jnp.where(above, alpha, 0))
-    pull = jnp.sum(jnp.where(below, alpha, 0))
-    alpha = alpha * jnp.where(above, _ratio(jnp.minimum(push, pull + target), push), 1)
-    alpha = alpha * jnp.where(below, _ratio(jnp.clip(push - target, 0, pull), pull), 1)
-    room = jnp.where(above, program.c - alpha, 0)
-    lack = jnp.maximum(target - push, 0)
-    return jnp.where((side == 0), 0, alpha + room * _ratio(lack, jnp.sum(room)))
+    push = xp.sum(xp.where(above, alpha, 0), axis=-1)
+    pull = xp.sum(xp.where(below, alpha, 0), axis=-1)
+    of_push, of_pull = xp.minimum(push, pull + target), xp.minimum(xp.maximum(push - target, 0), pull)
+    alpha = alpha * xp.where(above, column(_ratio(of_push, push)), 1)
+    alpha = alpha * xp.where(below, column(_ratio(of_pull, pull)), 1)
+    room = xp.where(above, program.c - alpha, 0)
+    lack = xp.maximum(target - push, 0)
+    return xp.where(side == 0, 0, alpha + room * column(_ratio(lack, xp.sum(room, axis=-1))))
 
 
-def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)
+def _ratio(part: Array, whole: Array) -> Array:
+    where = namespace(part).where
+    return where(whole > 0, part / where(whole > 0, whole, 1), 0)
 
 
-def certify(program: Program, z: jax.Array, alpha: jax.Array, scores: jax.Array | None = None) -> Certified:
+def certify(program: Program, z: Array, alpha: Array, scores: Array | None = None) -> Certified:
     """Both values, the dual point made feasible first; `scores(z)` where they are known already."""
     alpha = feasible(program, alpha)
     primal = primal_value(program, z, program.r - (program.scores(z) if scores is None else scores))
@@ -170,9 +228,6 @@ def certify(program: Program, z: jax.Array, alpha: jax.Array, scores: jax.Array 
 def better(old: Certified, new: Certified) -> Certified:
     """The better primal point with the better dual point; NaN is never better."""
     lower, higher = new.primal < old.primal, new.dual > old.dual
-    return Certified(
-        jnp.where(lower, new.z, old.z),
-        jnp.where(higher, new.alpha, old.alpha),
-        jnp.where(lower, new.primal, old.primal),
-        jnp.where(higher, new.dual, old.dual),
-    )
+    primal = choose(lower, (new.z, new.primal), (old.z, old.primal))
+    dual = choose(higher, (new.alpha, new.dual), (old.alpha, old.dual))
+    return Certified(primal[0], dual[0], primal[1], dual[1])

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxhinge._base.arrays import Array, NDArray
 
 _BLOCK = 32
 _LAPACK_IS_SERIAL = 128
+# Above this order the triangle of the factor is worth knowing to whoever inverts it.
+_INVERSE_IS_CHEAP = 96
 
 
-def cholesky(matrix: jax.Array) -> jax.Array:
-    """The lower Cholesky factor of a symmetric positive definite matrix; NaN where there is none."""
+def cholesky(matrix: Array) -> Array:
+    """The lower Cholesky factor of a symmetric positive definite matrix; NaN where there is none.
+
+    In NumPy the inverse of the factor, of every matrix `(..., p, p)`.
+    """
+    if isinstance(matrix, np.ndarray):
+        return _inverse_root(matrix)
     if matrix.shape[0] <= _LAPACK_IS_SERIAL:
         serial: jax.Array = jnp.linalg.cholesky(matrix)
         return serial
@@ -56,3 +66,22 @@ def _inverse_of_root(block: jax.Array) -> jax.Array:
     state = jnp.concatenate([block, jnp.eye(size, dtype=block.dtype)], axis=1)
     eliminated: jax.Array = jax.lax.fori_loop(0, size, eliminate, state)
     return eliminated[:, size:]
+
+
+def _inverse_root(matrix: NDArray) -> NDArray:
+    """`L^-1` for `L L' = matrix`, in NumPy; NaN where there is none."""
+    try:
+        root = np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        if matrix.ndim == 2:
+            return np.full_like(matrix, np.nan)
+        # One matrix without a factor must not spoil the others.
+        return np.stack([_inverse_root(one) for one in matrix])
+    if matrix.ndim > 2 or len(matrix) <= _INVERSE_IS_CHEAP:
+        inverse: NDArray = np.linalg.inv(root)
+        return inverse
+    # Imported when it is needed: it takes a tenth of a second, and a BLAS of its own along.
+    from scipy.linalg import lapack
+
+    inverse = lapack.dtrtri(root, lower=1)[0]
+    return inverse

@@ -11,11 +11,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import tiny
 from jaxhinge._methods.certificate import Certified, Program
+from jaxhinge._methods.executor import namespace
 from jaxhinge._methods.problem import Config, Rows, build
+from jaxhinge._rows.columns import Columns
 
 
 class Task(NamedTuple):
@@ -23,8 +27,8 @@ class Task(NamedTuple):
     mean row or one near it."""
 
     program: Program
-    centre: jax.Array
-    mean: jax.Array
+    centre: Array
+    mean: Array
 
 
 def task_of(config: Config, rows: Rows) -> Task:
@@ -36,25 +40,28 @@ def task_of(config: Config, rows: Rows) -> Task:
 
 def working_program(task: Task, dtype: DTypeLike) -> Program:
     """The program in the coordinates in which it is worked on, rounded to a precision after it was turned."""
-    program = task.program
-    rows, last, q = program.rows, jnp.ones_like(program.rows[:1]), program.q
+    program, given = task.program, task.program.rows
+    rows, last, q = given.features, jnp.ones_like(given.features[:1]), program.q
     if _is_reflected(program):
         normal, scaled = _reflection(task.mean)
         change = program.products(scaled)[None, :]
         rows, last = rows - normal[: len(rows), None] * change, last - normal[-1] * change
         q = q - (scaled @ q) * normal
-    if program.ones:
+    if given.ones:
         # Rounded before they are joined: together, they are never written in the wider precision.
         rows = jnp.concatenate([rows.astype(dtype), last.astype(dtype)])
-    working = replace(program, rows=rows, q=q, ones=False).astype(dtype)
-    # Computed once: XLA would rather do it again for every use.
-    rows = jax.lax.optimization_barrier(working.rows)  # type: ignore[no-untyped-call]
-    return replace(working, rows=rows)
+    working = replace(program, rows=Columns(rows), q=q).astype(dtype)
+    # Without the barrier XLA would compute the rows again for every use.
+    rows = jax.lax.optimization_barrier(working.rows.features)  # type: ignore[no-untyped-call]
+    return replace(working, rows=Columns(rows))
 
 
 def reflected(task: Task, found: Certified) -> Certified:
-    """From the coordinates of the program to those that it is worked on in; or back, which is the same."""
-    if not _is_reflected(task.program):
+    """From the coordinates of the program to those that it is worked on in; or back, which is the same.
+
+    On the host they are the same: float64 has digits enough.
+    """
+    if namespace(found.z) is np or not _is_reflected(task.program):
         return found
     normal, scaled = (part.astype(found.z.dtype) for part in _reflection(task.mean))
     return found._replace(z=found.z - (scaled @ found.z) * normal)

@@ -69,7 +69,7 @@ def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     program, centre = build(config, rows)
     progress = cold_progress(program)
     system = by_features(program)
-    never = jnp.asarray(_NEVER, program.rows.dtype)
+    never = jnp.asarray(_NEVER, program.c.dtype)
     progress = interior_point_steps(program, progress, system, never, jnp.int32(_TIGHT_STEPS), 1, _TIGHT)
     point = progress.point
     inverse, response = _newton_maps(program, newton_weight(program, point))
@@ -95,7 +95,7 @@ def _newton_maps(program: Program, weight: jax.Array) -> tuple[jax.Array, jax.Ar
     With B the rows of largest weight and H_R the rest of H, they are blocks of the inverse of
     `[[H_R, B'], [B, -1 / D_B]]`.
     """
-    at = program.at
+    at = program.rows.whole * program.sign[None, :]
     p, n = at.shape
     _, chosen = jax.lax.top_k(weight, min(p, n))
     rows, rest = at[:, chosen], weight.at[chosen].set(0)

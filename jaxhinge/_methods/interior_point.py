@@ -18,14 +18,13 @@ Exploiting separability in large-scale linear SVM training, 2011.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._methods.certificate import Certified, Program, better, certify, within
+from jaxhinge._methods.executor import Watch, choose, column, namespace, while_loop
 from jaxhinge._methods.interior_rows import (
     Interior,
     Targets,
@@ -43,8 +42,9 @@ from jaxhinge._methods.interior_rows import (
 )
 from jaxhinge._methods.linear_systems import NewtonSystem
 
-# Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
+# `_STEP_FRACTION`: share of the longest feasible step that is taken.
 _STEP_FRACTION = 0.995
+# `PATIENCE`: stop after this many steps without progress; no run that stalled so long ever improved again.
 PATIENCE = 6
 
 
@@ -57,81 +57,82 @@ class Progress(NamedTuple):
 
     point: Interior
     best: Certified
-    complementarity_gap: jax.Array
-    steps: jax.Array
-    steps_without_progress: jax.Array
+    complementarity_gap: Array
+    steps: Array
+    steps_without_progress: Array
 
 
-_Fields = TypeVar("_Fields")
-
-
-def central_point(program: Program, z: jax.Array, kappa: jax.Array) -> Interior:
+def central_point(program: Program, z: Array, kappa: Array) -> Interior:
     """The point with primal `z` whose complementarity products all equal `kappa` and whose primal residual is 0."""
     return central_rows(program, z, program.scores(z), kappa)
+
+
+def unfinished(program: Program, progress: Progress, tol: Array, max_steps: Array, floor: ArrayLike) -> Array:
+    """Whether to make another step: the arguments are those of `interior_point_steps`."""
+    going = (progress.steps < max_steps) & (progress.steps_without_progress < PATIENCE)
+    going = going & ~within(program, progress.best, tol)
+    return going & (progress.complementarity_gap > floor * abs(progress.best.primal))
 
 
 def interior_point_steps(
     program: Program,
     start: Progress,
     newton_system: NewtonSystem,
-    tol: jax.Array,
-    max_steps: jax.Array,
+    tol: Array,
+    max_steps: Array,
     num_correctors: int,
     floor: ArrayLike = 0.0,
+    watch: Watch | None = None,
 ) -> Progress:
-    """Step until the certificate is within `tol`, nothing is gained any more, or `max_steps` are made.
+    """Step until the certificate is within `tol`, progress ends, or `max_steps` are made.
 
     A system in low precision is left when complementarity, relative to the objective, falls below `floor`: residuals
     that it cannot remove would otherwise be carried into a corner that no later step gets out of.
     """
-
-    def unfinished(progress: Progress) -> jax.Array:
-        going = (
-            (progress.steps < max_steps)
-            & (progress.steps_without_progress < PATIENCE)
-            & ~within(program, progress.best, tol)
-        )
-        return going & (progress.complementarity_gap > floor * jnp.abs(progress.best.primal))
-
-    return jax.lax.while_loop(unfinished, lambda p: _step(program, p, newton_system, num_correctors), start)
+    return while_loop(
+        lambda progress: unfinished(program, progress, tol, max_steps, floor),
+        lambda progress: step(program, progress, newton_system, num_correctors),
+        start,
+        watch,
+    )
 
 
-def central_start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
+def central_start(program: Program, z: Array, kappa: Array) -> Progress:
     """Progress at step 0, from the central point above `z`."""
     point = central_point(program, z, kappa)
     best = certify(program, z, program.c * point.f, point.scores)
-    complementarity_gap = complementarity_gap_of(program, point)
+    gap = complementarity_gap_of(program, point)
     # All of it varies over the axes of a `shard_map` as the data do.
-    unknown = jnp.isnan(complementarity_gap)
+    unknown = namespace(gap).isnan(gap)
     point, best = choose(unknown, (point, best), (point, best))
-    none = unknown * jnp.int32(0)
-    return Progress(point, best, complementarity_gap, none, none)
+    none = unknown * namespace(gap).int32(0)
+    return Progress(point, best, gap, none, none)
 
 
-def _step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
+def step(program: Program, progress: Progress, newton_system: NewtonSystem, num_correctors: int) -> Progress:
+    """One step: the predicted point is certified, the corrected one is where the next step begins."""
+    xp = namespace(progress.complementarity_gap)
     point = progress.point
     inverse = inverse_of(point)
     direction_to = _newton(program, point, inverse, newton_system)
     predictor = direction_to(predictor_targets(point))
-    predicted = along(program, point, predictor, jnp.ones_like(progress.complementarity_gap))
+    predicted = along(program, point, predictor, xp.ones_like(progress.complementarity_gap))
     best = better(progress.best, certify(program, predicted.z, program.c * predicted.f, predicted.scores))
 
     moved = _corrected(program, point, inverse, direction_to, predictor, num_correctors)
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
-    sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.s))
+    sound = xp.isfinite(xp.sum(moved.z, axis=-1) + xp.sum(moved.f, axis=-1) + xp.sum(moved.s, axis=-1))
     moved = choose(sound, moved, point)
     complementarity_gap = complementarity_gap_of(program, moved)
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
-    steps_without_progress = jnp.where(
+    steps_without_progress = xp.where(
         gained(gap, old_gap, complementarity_gap, progress.complementarity_gap), 0, progress.steps_without_progress + 1
     )
-    steps_without_progress = jnp.where(sound, steps_without_progress, PATIENCE)
+    steps_without_progress = xp.where(sound, steps_without_progress, PATIENCE)
     return Progress(moved, best, complementarity_gap, progress.steps + 1, steps_without_progress)
 
 
-def gained(
-    gap: jax.Array, old_gap: jax.Array, complementarity_gap: jax.Array, old_complementarity_gap: jax.Array
-) -> jax.Array:
+def gained(gap: Array, old_gap: Array, complementarity_gap: Array, old_complementarity_gap: Array) -> Array:
     """Whether a step was of use.
 
     Early on the certificate may rest while complementarity falls; once it is the smaller part of the gap, it tells
@@ -163,17 +164,18 @@ def _corrected(
     return along(program, point, direction, step_length(length))
 
 
-def next_target(kappa: jax.Array, reached: jax.Array) -> jax.Array:
+def next_target(kappa: Array, reached: Array) -> Array:
     """What the corrector aims for, from what the predictor would make of the mean product `kappa`."""
-    return jnp.minimum(jnp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
+    xp = namespace(kappa)
+    return xp.minimum(xp.maximum((reached / kappa) ** 3, 1e-8), 1) * kappa
 
 
-def step_length(longest: jax.Array) -> jax.Array:
+def step_length(longest: Array) -> Array:
     """How far to go of the longest step: not quite to the boundary."""
-    return jnp.minimum(1, _STEP_FRACTION * longest)
+    return namespace(longest).minimum(1, _STEP_FRACTION * longest)
 
 
-def newton_weight(program: Program, point: Interior) -> jax.Array:
+def newton_weight(program: Program, point: Interior) -> Array:
     """The diagonal D of the Newton system."""
     return program.c / (point.s / point.f + (0.5 if program.squared else point.xi / point.g))
 
@@ -202,15 +204,16 @@ def _centre(
     direction_to: Callable[[Targets], Interior],
     targets: Targets,
     direction: Interior,
-    length: jax.Array,
-    target: jax.Array,
-) -> tuple[Targets, Interior, jax.Array]:
+    length: Array,
+    target: Array,
+) -> tuple[Targets, Interior, Array]:
     """One of Gondzio's correctors: aim for a longer step with no complementarity product far from the target."""
-    aim = jnp.minimum(1, length + 0.3)
+    xp, goal = namespace(length), column(target)
+    aim = xp.minimum(1, length + 0.3)
     ahead = along(program, point, direction, aim)
 
-    def correction(product: jax.Array) -> jax.Array:
-        return jnp.maximum(jnp.clip(product, 0.1 * target, 10 * target) - product, -10 * target)
+    def correction(product: Array) -> Array:
+        return xp.maximum(xp.clip(product, 0.1 * goal, 10 * goal) - product, -10 * goal)
 
     corrected = Targets(targets.lower + correction(ahead.f * ahead.s), targets.upper + correction(ahead.g * ahead.xi))
     new = direction_to(corrected)
@@ -219,20 +222,16 @@ def _centre(
     return (
         choose(pays, corrected, targets),
         choose(pays, new, direction),
-        jnp.where(pays, new_length, length),
+        xp.where(pays, new_length, length),
     )
 
 
-def _complementarity(program: Program, point: Interior) -> jax.Array:
+def _complementarity(program: Program, point: Interior) -> Array:
     """The weighted mean of the complementarity products."""
-    return complementarity_gap_of(program, point) / ((1 if program.squared else 2) * jnp.sum(program.c))
+    total = namespace(program.c).sum(program.c, axis=-1)
+    return complementarity_gap_of(program, point) / ((1 if program.squared else 2) * total)
 
 
-def longest_step(largest: jax.Array) -> jax.Array:
+def longest_step(largest: Array) -> Array:
     """The longest step, at most 1, that keeps every sign, given the `shrinkage` over all rows."""
-    return 1 / jnp.maximum(1, largest)
-
-
-def choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:
-    """One tree or the other, leaf by leaf."""
-    return cast(_Fields, jax.tree.map(partial(jnp.where, condition), yes, no))
+    return 1 / namespace(largest).maximum(1, largest)

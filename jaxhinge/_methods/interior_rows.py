@@ -1,7 +1,7 @@
-r"""The formulas of an interior-point step that concern each row by itself; see `_interior_point` for what they solve.
+r"""The formulas of an interior-point step that concern each row by itself; see `interior_point` for what they solve.
 
-They hold for all rows at once and for any block of them. What a step needs beside them are sums over rows, products
-with the rows, and one p x p system.
+They hold for all rows at once, for any block of them, and in NumPy for many problems at once. What a step needs beside
+them are sums over rows, products with the rows, and one p x p system.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._methods.certificate import Program
+from jaxhinge._methods.executor import column, dot, namespace
 
 
 class Interior(NamedTuple):
@@ -21,31 +22,32 @@ class Interior(NamedTuple):
     """
 
     z: Any
-    scores: jax.Array
-    f: jax.Array
-    g: jax.Array
-    s: jax.Array
-    xi: jax.Array
+    scores: Array
+    f: Array
+    g: Array
+    s: Array
+    xi: Array
 
 
 class Targets(NamedTuple):
     """Right-hand sides of the two complementarity equations."""
 
-    lower: jax.Array
-    upper: jax.Array
+    lower: Array
+    upper: Array
 
 
-def central_rows(program: Program, z: Any, scores: jax.Array, kappa: jax.Array) -> Interior:
+def central_rows(program: Program, z: Any, scores: Array, kappa: Array) -> Interior:
     """The point whose complementarity products all equal `kappa` and whose primal residual is 0."""
+    xp, kappa = namespace(scores), column(kappa)
     v = program.r - scores
     if program.squared:
         # xi = f / 2 and s = kappa / f with xi - s = v: a quadratic in f, its positive root without cancellation.
-        root = jnp.sqrt(v * v + 2 * kappa)
-        f = jnp.where(v > 0, v + root, 2 * kappa / (root + jnp.abs(v)))
-        return Interior(z, scores, f, jnp.ones_like(f), kappa / f, f / 2)
-    root = jnp.sqrt(v * v + 4 * kappa * kappa)
-    smaller = (4 * kappa * kappa / (root + jnp.abs(v)) + 2 * kappa) / (root + 2 * kappa) / 2
-    f, g = jnp.where(v > 0, 1 - smaller, smaller), jnp.where(v > 0, smaller, 1 - smaller)
+        root = xp.sqrt(v * v + 2 * kappa)
+        f = xp.where(v > 0, v + root, 2 * kappa / (root + abs(v)))
+        return Interior(z, scores, f, xp.ones_like(f), kappa / f, f / 2)
+    root = xp.sqrt(v * v + 4 * kappa * kappa)
+    smaller = (4 * kappa * kappa / (root + abs(v)) + 2 * kappa) / (root + 2 * kappa) / 2
+    f, g = xp.where(v > 0, 1 - smaller, smaller), xp.where(v > 0, smaller, 1 - smaller)
     return Interior(z, scores, f, g, kappa / f, kappa / g)
 
 
@@ -54,17 +56,17 @@ def inverse_of(point: Interior) -> Interior:
     return point._replace(f=1 / point.f, g=1 / point.g, s=1 / point.s, xi=1 / point.xi)
 
 
-def weight_of(program: Program, point: Interior, inverse: Interior) -> jax.Array:
+def weight_of(program: Program, point: Interior, inverse: Interior) -> Array:
     """The diagonal of the Newton system, but for `c`."""
     return 1 / (point.s * inverse.f + (0.5 if program.squared else point.xi * inverse.g))
 
 
-def primal_residual(program: Program, point: Interior) -> jax.Array:
+def primal_residual(program: Program, point: Interior) -> Array:
     """How far the scores and slacks are from their equation."""
     return program.r - point.scores - point.xi + point.s
 
 
-def pull(program: Program, inverse: Interior, targets: Targets) -> jax.Array:
+def pull(program: Program, inverse: Interior, targets: Targets) -> Array:
     """What the targets add to the residual once `f`, `s` and `xi` are eliminated; linear in them."""
     lower = targets.lower * inverse.f
     return lower if program.squared else lower - targets.upper * inverse.g
@@ -75,11 +77,11 @@ def predictor_targets(point: Interior) -> Targets:
     return Targets(-point.f * point.s, -point.g * point.xi)
 
 
-def corrector_targets(point: Interior, predictor: Interior, target: jax.Array) -> Targets:
+def corrector_targets(point: Interior, predictor: Interior, target: Array) -> Targets:
     """Mehrotra's: products equal to `target`, with the second-order terms of the predictor."""
     return Targets(
-        target - point.f * point.s - predictor.f * predictor.s,
-        target - point.g * point.xi + predictor.f * predictor.xi,
+        column(target) - point.f * point.s - predictor.f * predictor.s,
+        column(target) - point.g * point.xi + predictor.f * predictor.xi,
     )
 
 
@@ -87,10 +89,10 @@ def direction_of(
     program: Program,
     point: Interior,
     inverse: Interior,
-    weight: jax.Array,
+    weight: Array,
     targets: Targets,
     dz: Any,
-    dscores: jax.Array,
+    dscores: Array,
 ) -> Interior:
     """How all fields move with the scores, for given targets."""
     rhs = primal_residual(program, point) + pull(program, inverse, targets)
@@ -99,21 +101,23 @@ def direction_of(
     return Interior(dz, dscores, df, -df, (targets.lower - point.s * df) * inverse.f, dxi)
 
 
-def along(program: Program, point: Interior, direction: Interior, length: jax.Array) -> Interior:
+def along(program: Program, point: Interior, direction: Interior, length: Array) -> Interior:
     """The point so far along the direction."""
+    length = column(length)
     new: Interior = jax.tree.map(lambda value, change: value + length * change, point, direction)
-    return new._replace(g=jnp.ones_like(new.g)) if program.squared else new
+    return new._replace(g=namespace(new.f).ones_like(new.f)) if program.squared else new
 
 
-def complementarity_gap_of(program: Program, point: Interior) -> jax.Array:
+def complementarity_gap_of(program: Program, point: Interior) -> Array:
     """The gap at a point without residuals: the complementarity products summed, rows weighted by `c`."""
-    lower = program.c @ (point.f * point.s)
-    return lower if program.squared else lower + program.c @ (point.g * point.xi)
+    lower = dot(program.c, point.f * point.s)
+    return lower if program.squared else lower + dot(program.c, point.g * point.xi)
 
 
-def shrinkage(program: Program, inverse: Interior, direction: Interior) -> jax.Array:
+def shrinkage(program: Program, inverse: Interior, direction: Interior) -> Array:
     """The largest share of a fraction or slack that a full step would take away; above 1 it changes a sign."""
     shrink = [direction.f * inverse.f, direction.s * inverse.s]
     if not program.squared:
         shrink += [direction.g * inverse.g, direction.xi * inverse.xi]
-    return -jnp.min(jnp.stack([jnp.min(ratio) for ratio in shrink]))
+    xp = namespace(direction.f)
+    return -xp.min(xp.stack([xp.min(ratio, axis=-1) for ratio in shrink]), axis=0)

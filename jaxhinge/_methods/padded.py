@@ -1,9 +1,8 @@
-"""Solving padded rows on the host: what float32 can do first and, where that is not enough, the rest."""
+"""Rows for a compiled solve outside of any trace, as on an accelerator: padded, so that few sizes are compiled."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -11,62 +10,31 @@ import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
-from jaxhinge._base.interrupts import OnInterrupt, computed
+from jaxhinge._base.interrupts import computed
 from jaxhinge._base.precision import in_float64
-from jaxhinge._methods.interruptible import interruptible_float32_stage, interruptible_float64_stage
-from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
-from jaxhinge._methods.stages import solve_float32_stage, solve_float64_stage
+from jaxhinge._methods.problem import Answer, Config, Rows, Start
+from jaxhinge._methods.stages import solve_rows
 
 _ALIGNMENT = 64  # bytes
 _COLUMNS = 512
 
 
-def solve_padded(
-    config: Config,
-    rows: Rows,
-    start: Start,
-    tol: np.float64,
-    max_steps: np.int32,
-    on_interrupt: OnInterrupt = "raise",
-) -> Answer:
-    """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
-    float32_stage, float64_stage = _halves(config, on_interrupt)
+def solve_padded(config: Config, rows: Rows, start: Start, tol: float, max_steps: int) -> Answer:
+    """The answer in NumPy arrays, by a program that is compiled for the next of a few numbers of rows."""
+    n = len(rows.c)
+    size = padded_size(n)
+    per_row = {name: padded(getattr(rows, name), size) for name in ("xt", "sign", "r", "c")}
     with jax.enable_x64(True):
-        answer = _fetched(float32_stage(rows, start, tol, max_steps))
-        if answer.status != Status.STALLED:
-            return answer
-        left = np.int32(max_steps - answer.steps)
-        w, b, dual = (leaf.astype(np.float64) for leaf in (answer.w, answer.b, answer.dual))
-        try:
-            again = _fetched(float64_stage(rows, Start(w, b, dual, np.asarray(True)), tol, left))
-        except KeyboardInterrupt:
-            if on_interrupt == "raise":
-                raise
-            return answer._replace(status=np.int32(Status.STEP_LIMIT))
-    # Rounding may have spoilt the better one.
-    found = again if again.gap <= answer.gap else answer
-    return found._replace(steps=answer.steps + again.steps, status=again.status)
-
-
-def _fetched(answer: Answer) -> Answer:
-    # Copies, which may be written to.
-    return jax.tree.map(np.array, answer)  # type: ignore[no-any-return]
-
-
-def _halves(config: Config, on_interrupt: OnInterrupt) -> tuple[Callable[..., Answer], Callable[..., Answer]]:
-    """The two halves: each a program, or in pieces, between which there is something to return."""
-    if on_interrupt == "return":
-        return partial(interruptible_float32_stage, config), partial(interruptible_float64_stage, config)
-    return partial(_uninterrupted, solve_float32_stage, config), partial(_uninterrupted, solve_float64_stage, config)
-
-
-def _uninterrupted(solver: Any, config: Config, *arguments: Any) -> Answer:
-    return computed(_compiled_stage(solver, config)(*arguments))  # type: ignore[no-any-return]
+        start = start._replace(dual=padded(start.dual, size))
+        found = _compiled(config)(rows._replace(**per_row), start, np.float64(tol), np.int32(max_steps))
+        # Copies, which may be written to.
+        answer: Answer = jax.tree.map(np.array, computed(found))
+    return answer._replace(dual=answer.dual[:n])
 
 
 @lru_cache
-def _compiled_stage(solver: Any, config: Config) -> Any:
-    return jax.jit(in_float64(partial(solver, config), config.dtype))
+def _compiled(config: Config) -> Any:
+    return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
 
 
 def centre_of(x: NDArray, weight: NDArray) -> NDArray:

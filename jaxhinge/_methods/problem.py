@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxhinge._methods.certificate import Program
+from jaxhinge._rows.columns import Columns
 
 Intercept = Literal["free", "regularized", "none"]
-Method = Literal["auto", "interior_point", "ascent"]
+Method = Literal["auto", "newton", "interior_point", "ascent"]
 
 
 class Status(IntEnum):
@@ -116,7 +117,7 @@ def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
         q = jnp.append(-rows.q_bias * centre, rows.q_bias)
     mean_weight = jnp.sum(rows.c) / jnp.maximum(jnp.sum(counts), 1)
     return Program(
-        rows=features,
+        rows=Columns(features, config.intercept != "none"),
         sign=jnp.where(counts, rows.sign, 0),
         r=jnp.where(counts, rows.r, 0),
         c=jnp.where(counts, rows.c, mean_weight),
@@ -124,5 +125,4 @@ def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
         q=q,
         squared=config.squared,
         free_bias=config.intercept == "free",
-        ones=config.intercept != "none",
     ), centre

@@ -8,42 +8,53 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import eps, tiny
 from jaxhinge._methods.ascent import Ascent, ascend, ascent_start
 from jaxhinge._methods.certificate import (
+    FLOOR,
     Certified,
     Program,
     better,
     certify,
     dual_value,
     feasible,
+    gap_between,
+    over_penalty,
     primal_value,
     within,
 )
 from jaxhinge._methods.coordinates import Task, reflected, task_of, working_program
-from jaxhinge._methods.interior_point import Progress, central_start, choose, interior_point_steps
+from jaxhinge._methods.executor import choose, column, dot, each, namespace
+from jaxhinge._methods.interior_point import Progress, central_start, interior_point_steps
 from jaxhinge._methods.linear_systems import by_features, by_rows
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
 _MANY_FEATURES = 1000
 ASCENT_STEPS = 30
-# Below, one more corrector costs more than the step it saves.
+# Below this many features one more corrector costs more than the step it saves.
 _NARROW = 128
-# Complementarity, of the objective, below which float32 holds nothing more.
+# Complementarity, relative to the objective, below which float32 resolves no further progress.
 _FLOAT32_FLOOR = 1e-7
-# A start is not taken for nearer to the end of the central path than this.
+# Smallest initial barrier parameter of a warm start, relative to a cold one.
 _CLOSEST = 1e-3
 
 
 class SolverState(NamedTuple):
-    """What the solver has: the best certificate, the steps made, whether `max_steps` ended them, and whether to go on
-    from it rather than from 0."""
+    """The state of a solve between two methods.
+
+    Attributes:
+      best: The best certificate.
+      steps: Made so far.
+      limited: Whether `max_steps` ended them.
+      warm: Whether the next method starts from `best` rather than from 0.
+    """
 
     best: Certified
-    steps: jax.Array
-    limited: jax.Array
-    warm: jax.Array
+    steps: Array
+    limited: Array
+    warm: Array
 
 
 def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
@@ -64,44 +75,53 @@ def solve_float64_stage(config: Config, rows: Rows, start: Start, tol: jax.Array
     return finish(config, rows, task, _float64_stage(config, task, given_start(task, start), tol, max_steps), tol)
 
 
-def gap_of_rows(
-    config: Config, improve: bool, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array
-) -> jax.Array:
+def gap_of_rows(config: Config, improve: bool, rows: Rows, start: Start, tol: Array, max_steps: Array) -> Array:
     """The objective at the start minus a dual value: of its dual as it is, or improved by the solver's steps."""
     task = task_of(config, rows)
-    program = task.program
-    b = jnp.zeros_like(start.b) if config.intercept == "none" else start.b + start.w @ task.centre
-    z = jnp.append(start.w, b)[: len(program.penalty)]
+    alpha = start.dual
+    if improve:
+        zeros = certify(task.program, jnp.zeros_like(task.program.penalty), jnp.zeros_like(start.dual))
+        alpha = _solved(config, task, _unsolved(zeros), tol, max_steps).best.alpha
+    gap = gap_at(config, task, start, alpha)
+    return jnp.where(rows.valid, gap, jnp.full_like(gap, jnp.nan))
+
+
+def gap_at(config: Config, task: Task, start: Start, alpha: Array) -> Array:
+    """A bound on the objective at the parameters of `start` minus the value of a dual point, made feasible."""
+    xp, program = namespace(alpha), task.program
+    b = xp.zeros_like(start.b) if config.intercept == "none" else start.b + dot(start.w, task.centre)
+    z = xp.concatenate([start.w, column(b)], axis=-1)[..., : program.shape[0]]
     violations = program.r - program.scores(z)
     if config.intercept == "none":
         violations = violations - program.sign * start.b
-    primal = primal_value(program, z, violations)
-    best = certify(program, z, start.dual)
-    if improve:
-        zeros = certify(program, jnp.zeros_like(z), jnp.zeros_like(start.dual))
-        best = _solved(config, task, _unsolved(zeros), tol, max_steps).best
-    gap = primal - best.dual
-    return jnp.where(rows.valid, gap, jnp.full_like(gap, jnp.nan))
+    alpha = feasible(program, alpha)
+    adjoint = program.adjoint(alpha)
+    gap = gap_between(program, z, violations, alpha, adjoint)
+    if config.intercept == "none":
+        # A bias that is not a part of the problem moves the violations: what it is worth to the dual point goes out.
+        gap = primal_value(program, z, violations) - dual_value(program, alpha, adjoint)
+    return gap
 
 
 def cold_progress(program: Program) -> Progress:
     """Progress at step 0, from `z = 0`."""
-    return central_start(program, jnp.zeros_like(program.penalty), _unit_of_margin(program))
+    return central_start(program, namespace(program.c).zeros_like(program.penalty), unit_of_margin(program))
 
 
 def given_start(task: Task, start: Start) -> SolverState:
     """The start, certified, or 0 where there is none."""
+    xp = namespace(start.dual)
     # A start that is not finite, from a solve that was refused, is no start.
-    usable = start.warm & jnp.isfinite(jnp.sum(start.w) + start.b + jnp.sum(start.dual))
-    z = jnp.append(start.w, start.b + start.w @ task.centre)[: len(task.program.penalty)]
-    best = certify(task.program, jnp.where(usable, z, 0), jnp.where(usable, start.dual, 0))
-    return _unsolved(best)._replace(warm=usable)
+    usable = start.warm & xp.isfinite(xp.sum(start.w, axis=-1) + start.b + xp.sum(start.dual, axis=-1))
+    z = xp.concatenate([start.w, column(start.b + dot(start.w, task.centre))], axis=-1)[..., : task.program.shape[0]]
+    z, dual = choose(usable, (z, start.dual), (xp.zeros_like(z), xp.zeros_like(start.dual)))
+    return _unsolved(certify(task.program, z, dual))._replace(warm=usable)
 
 
 def _unsolved(best: Certified) -> SolverState:
     # Numbers that vary over the axes of a `shard_map` as the data do.
-    never = jnp.isnan(best.primal) & False
-    return SolverState(best, never * jnp.int32(0), never, never)
+    never = namespace(best.primal).isnan(best.primal) & False
+    return SolverState(best, never * namespace(best.primal).int32(0), never, never)
 
 
 def _solved(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
@@ -136,13 +156,13 @@ def ascended(found: SolverState, ascent: Ascent, max_steps: jax.Array) -> Solver
 
 def float32_steps(low: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
     """Interior point steps of a program in float32."""
-    system, correctors = by_features(low), _num_correctors(len(low.penalty))
+    system, correctors = by_features(low), num_correctors(len(low.penalty))
     return interior_point_steps(low, progress, system, tol, max_steps, correctors, _FLOAT32_FLOOR)
 
 
 def merge_certificates(task: Task, found: SolverState, progress: Progress, max_steps: jax.Array) -> SolverState:
     """The better of what was found and what lower precision believes that it has reached."""
-    z, alpha = reflected(task, progress.best.astype(task.program.rows.dtype))[:2]
+    z, alpha = reflected(task, progress.best.astype(task.program.c.dtype))[:2]
     best = better(found.best, certify(task.program, z, alpha))
     return SolverState(best, progress.steps, progress.steps >= max_steps, found.warm)
 
@@ -152,12 +172,12 @@ def _float64_stage(config: Config, task: Task, found: SolverState, tol: jax.Arra
     if config.method == "ascent":
         return found
     p, n = task.program.shape
-    program = working_program(task, task.program.rows.dtype)
+    program = working_program(task, task.program.c.dtype)
 
     def attempts(found: SolverState) -> SolverState:
         cold, make_steps = cold_progress(program), float64_steps(program)
 
-        # The attempts share one compiled step, and the counter of a loop stays whole under vmap.
+        # One fori_loop, not two calls: the step is compiled once, and under vmap its counter is not batched.
         def attempt(number: jax.Array, progress: Progress) -> Progress:
             return make_steps(restart_from(progress, choose(number > 0, cold, progress)), tol, max_steps)
 
@@ -176,7 +196,7 @@ def float64_steps(program: Program) -> Callable[[Progress, jax.Array, jax.Array]
     system = by_rows(program) if p > n else by_features(program)
 
     def make_steps(progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
-        return interior_point_steps(program, progress, system, tol, max_steps, _num_correctors(p))
+        return interior_point_steps(program, progress, system, tol, max_steps, num_correctors(p))
 
     return make_steps
 
@@ -192,81 +212,91 @@ def restart_from(progress: Progress, iterate: Progress) -> Progress:
 
 def warm_start(task: Task, working: Program, found: SolverState) -> Progress:
     """Progress from the central point above what is found: no nearer to the end of the path than the gap there."""
-    given = reflected(task, found.best).astype(working.rows.dtype)
-    closeness = (given.primal - given.dual) / jnp.maximum(jnp.abs(given.primal), tiny(given.primal.dtype))
-    closeness = jnp.where(found.warm, jnp.minimum(jnp.maximum(closeness, _CLOSEST), 1), 1)
-    progress = central_start(working, given.z, closeness * _unit_of_margin(working))
+    xp, given = namespace(working.c), reflected(task, found.best).astype(working.c.dtype)
+    closeness = (given.primal - given.dual) / xp.maximum(abs(given.primal), tiny(given.primal.dtype))
+    closeness = xp.where(found.warm, xp.minimum(xp.maximum(closeness, _CLOSEST), 1), 1)
+    progress = central_start(working, given.z, closeness * unit_of_margin(working))
     return progress._replace(best=better(progress.best, given), steps=progress.steps + found.steps)
 
 
-def _num_correctors(p: int) -> int:
+def num_correctors(p: int) -> int:
+    """How many of Gondzio's correctors pay for a system of p coordinates."""
     return 1 if p < _NARROW else 2
 
 
-def _unit_of_margin(program: Program) -> jax.Array:
+def unit_of_margin(program: Program) -> Array:
     """The size of the required margins; where all are 0 (one-class), of the scores that the mid-box dual implies."""
-    total = jnp.sum(program.c)
-    required = program.c @ jnp.abs(program.r) / total
-    penalised = program.penalty > 0
-    implied = program.adjoint(feasible(program, program.c / 2)) - program.q
-    implied = jnp.where(penalised, implied, 0) / jnp.where(penalised, program.penalty, 1)
-    unit = jnp.where(required > 0, required, program.c @ jnp.abs(program.scores(implied)) / total)
-    return jnp.where(unit > 0, unit, 1)
+    where, total = namespace(program.c).where, namespace(program.c).sum(program.c, axis=-1)
+    required = dot(program.c, abs(program.r)) / total
+    implied = over_penalty(program, program.adjoint(feasible(program, program.c / 2)) - program.q)
+    unit = where(required > 0, required, dot(program.c, abs(program.scores(implied))) / total)
+    return where(unit > 0, unit, 1)
 
 
-def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: jax.Array) -> Answer:
-    """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
+def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Array) -> Answer:
+    """Round to the caller's dtype first, then bound the gap of exactly what is returned."""
     program, best = task.program, found.best
-    params, primal = _rounded(config, task, best.z)
-    at_zero = primal_value(program, jnp.zeros_like(best.z), program.r)
-    params, primal = choose(primal > at_zero, (jnp.zeros_like(params), at_zero), (params, primal))
+    xp = namespace(program.c)
+    params, shifted = _rounded(config, task, best.z)
     dual = _net(best.alpha) if config.paired else best.alpha
-    dual = jnp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(primal.dtype)
+    dual = xp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(program.c.dtype)
     alpha = feasible(program, dual)
-    bound = dual_value(program, alpha, program.adjoint(alpha))
-    # Where no linear term asks for more, a dual of 0 is feasible and proves as much as that no objective is negative.
-    useless = ~(bound >= 0) & jnp.all(program.q == 0)
-    dual, alpha, bound = choose(useless, jax.tree.map(jnp.zeros_like, (dual, alpha, bound)), (dual, alpha, bound))
-    converged = within(program, Certified(params, alpha, primal, bound), tol)
-    valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
+    adjoint = program.adjoint(alpha)
+    # Without a linear term no objective is negative, which is what a dual of 0 proves.
+    never_negative = xp.all(program.q == 0, axis=-1)
+    useless = ~(dual_value(program, alpha, adjoint) >= 0) & never_negative
+    dual, alpha, adjoint = choose(useless, jax.tree.map(xp.zeros_like, (dual, alpha, adjoint)), (dual, alpha, adjoint))
+    violations = program.r - program.scores(shifted)
+    primal = primal_value(program, shifted, violations)
+    gap = gap_between(program, shifted, violations, alpha, adjoint)
+    gap = xp.where(never_negative, xp.minimum(gap, primal), gap)
+    floor = FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1)
+    converged = gap <= tol * xp.maximum(abs(primal), floor)
+    valid = rows.valid & xp.isfinite(primal) & xp.isfinite(gap)
 
-    def unless_refused(values: jax.Array) -> jax.Array:
-        return jnp.where(valid, values, jnp.full_like(values, jnp.nan))
+    def unless_refused(values: Array) -> Array:
+        return choose(valid, values, xp.full_like(values, xp.nan))
 
-    otherwise = jnp.where(found.limited, Status.STEP_LIMIT, Status.STALLED)
+    otherwise = xp.where(found.limited, int(Status.STEP_LIMIT), int(Status.STALLED))
     d = rows.xt.shape[0]
-    b = jnp.zeros_like(primal) if config.intercept == "none" else params[d]
-    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
-    # The gap is taken before the values are rounded: it is smaller than their last digit.
-    w, b, dual, primal, bound, gap = map(unless_refused, (params[:d], b, dual, primal, bound, primal - bound))
-    return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(jnp.int32))
+    b = xp.zeros_like(primal) if config.intercept == "none" else params[..., d]
+    status = xp.where(valid, xp.where(converged, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
+    w, b, dual, primal, bound, gap = map(unless_refused, (params[..., :d], b, dual, primal, primal - gap, gap))
+    return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
 
 
-def _net(alpha: jax.Array) -> jax.Array:
+def _net(alpha: Array) -> Array:
     """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
-    pairs = alpha.reshape(-1, 2)
-    return (pairs - jnp.min(pairs, axis=1, keepdims=True)).ravel()
+    pairs = alpha.reshape(*alpha.shape[:-1], -1, 2)
+    return (pairs - namespace(alpha).min(pairs, axis=-1, keepdims=True)).reshape(alpha.shape)
 
 
-def _rounded(config: Config, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Parameters that are exact in the caller's dtype, and their primal value.
+def _rounded(config: Config, task: Task, z: Array) -> tuple[Array, Array]:
+    """Parameters that are exact in the caller's dtype, and the same with the bias of centred features.
 
     Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
-    parameters are tried as well. A free bias is rounded last and takes up what the weights lost.
+    parameters are tried as well. A free bias is rounded last and takes up what the weights lost. Parameters of 0 are
+    tried too: rounding must not be worse.
     """
-    program, centre = task.program, task.centre
-    d = len(centre)
+    xp, program, centre = namespace(z), task.program, task.centre
+    d = centre.shape[-1]
     rounding = eps(config.dtype)
-    narrower = rounding > eps(z.dtype)
-    stretch = 1 + rounding * jnp.asarray([0.0, 2.0, 8.0, 32.0] if narrower else [0.0], z.dtype)
-    w = (stretch[:, None] * z[None, :d]).astype(config.dtype).astype(z.dtype)
-    candidates, shifted = w, w
-    if config.intercept != "none":
-        b = (stretch * z[d] - w @ centre).astype(config.dtype).astype(z.dtype)
-        candidates = jnp.concatenate([w, b[:, None]], axis=1)
-        shifted = jnp.concatenate([w, (b + w @ centre)[:, None]], axis=1)
-    values = jax.vmap(lambda z: primal_value(program, z, program.r - program.scores(z)))(shifted)
-    params, value = candidates[0], values[0]
-    for point, other in zip(candidates[1:], values[1:], strict=True):
-        params, value = jnp.where(other < value, point, params), jnp.minimum(other, value)
-    return params, value
+    stretches = [0.0, 2.0, 8.0, 32.0] if rounding > eps(z.dtype) else [0.0]
+
+    def candidate(stretch: Array) -> tuple[Array, Array]:
+        w = (stretch * z[..., :d]).astype(config.dtype).astype(z.dtype)
+        if config.intercept == "none":
+            return w, w
+        shift = dot(w, centre)
+        b = (stretch * z[..., d] - shift).astype(config.dtype).astype(z.dtype)
+        return tuple(xp.concatenate([w, column(bias)], axis=-1) for bias in (b, b + shift))  # type: ignore[return-value]
+
+    candidates = each(candidate, 1 + rounding * xp.asarray([*stretches, -1 / rounding], z.dtype))
+    values = each(lambda z: primal_value(program, z, program.r - program.scores(z)), candidates[1])
+    found = jax.tree.map(lambda leaf: leaf[0], candidates)
+    value = values[0]
+    for number in range(1, len(stretches) + 1):
+        lower = values[number] < value
+        found = choose(lower, jax.tree.map(lambda leaf: leaf[number], candidates), found)  # noqa: B023
+        value = xp.where(lower, values[number], value)
+    return found

@@ -13,10 +13,13 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import flag, float_array, scalar_like
 from jaxhinge._base.interrupts import OnInterrupt, check_on_interrupt
+from jaxhinge._base.progress import step_bar
 from jaxhinge._base.sources import is_mapped
-from jaxhinge._base.values import check_finite, check_number, host_array, host_integer, host_real
+from jaxhinge._base.values import check_finite, host_real
+from jaxhinge._methods.executor import Watch
+from jaxhinge._methods.host import solve_on_host
 from jaxhinge._methods.implicit import differentiable
-from jaxhinge._methods.padded import padded, solve_padded
+from jaxhinge._methods.padded import solve_padded
 from jaxhinge._methods.problem import Answer, Config, Method, Start, Status
 from jaxhinge._methods.sharded import is_sharded, solve_sharded
 from jaxhinge._methods.streamed.stages import StreamOptions, solve_stream
@@ -27,9 +30,11 @@ from jaxhinge._solve.given import (
     binary_problem,
     caller_dtype,
     config_of,
+    host_limits,
+    is_on_accelerator,
     is_traced,
     weighed,
-    weighed_and_padded,
+    weighed_on_host,
 )
 
 Loss = Literal["hinge", "squared_hinge"]
@@ -65,6 +70,16 @@ class SolverOptions(NamedTuple):
     init: Solution | None
     as_numpy: bool
     on_interrupt: OnInterrupt = "raise"
+    progress: bool | None = None
+
+
+def solver_options(
+    tol: Any, max_steps: Any, init: Any, as_numpy: Any, progress: Any, on_interrupt: Any
+) -> SolverOptions:
+    """The options, the words among them checked."""
+    if progress is not None:
+        flag("progress", progress)
+    return SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy), check_on_interrupt(on_interrupt), progress)
 
 
 def solve(
@@ -95,9 +110,10 @@ def solve(
     squared.
 
     It is pure: it works under `jit`, `vmap` and `shard_map`; a new number does not recompile. Rows laid out over a mesh
-    (`jaxhinge.shard_rows`) stay where they are, unless there are more features than rows. On other arrays that are not
-    traced, rows are padded with zero weight to one of a few sizes, so that data with nearly as many rows do not
-    recompile either. The work is done in float64 on CPU and GPU, whatever the flags and the input's dtype.
+    (`jaxhinge.shard_rows`) stay where they are, unless there are more features than rows. What is not traced and lies
+    on a CPU is solved in NumPy, on the host, where nothing is compiled; arrays on an accelerator, and NumPy input where
+    the default device is one, in JAX. The work is done in float64 on CPU and GPU, whatever the flags and the input's
+    dtype. (After a fork JAX cannot make arrays reliably: ask for `as_numpy=True` in such a process.)
 
     Rows need not fit in memory. A memory-mapped `x`, of any size, and blocks of rows are streamed: read again in every
     pass over them, a block at a time. Newton's method on a smoothed hinge, started from the solution of 100,000 rows
@@ -123,17 +139,17 @@ def solve(
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from: another `l2`, other weights. Not for streamed rows.
-      method: "interior_point"; "ascent", accelerated gradient ascent on the dual, not for streamed rows; "auto" ascends
-        first where there are more features than rows or than 1,000, and goes on with the interior point where that is
-        not enough (streamed rows: Newton's method first).
+      method: "interior_point"; "newton", a semismooth Newton method on the augmented Lagrangian, on the host only;
+        "ascent", accelerated gradient ascent on the dual; "auto" takes on the host Newton's method first where there
+        are 50 rows for each feature, and under a trace ascents first where there are more features than rows or than
+        1,000; it goes on with the interior point where that is not enough. Streamed rows know "auto" (Newton's method
+        on a smoothed hinge first) and "interior_point".
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
-      progress: Whether to draw a progress bar of streamed rows, with step, gap and the time left; None draws one on a
-        terminal where the solve takes more than two seconds.
-      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt at once (of rows in memory, the program that is running
-        ends in the background, and Python waits for it when it exits), or "return" what was reached, certified, with
-        the status STEP_LIMIT. Then steps are made half a second at a time, or one by one. While something compiles
-        Ctrl-C is not heard; while rows are read for the first time there is nothing to return. Host only, and "return"
-        is not for rows on a mesh.
+      progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
+        more than two seconds. Host only.
+      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt, or "return" what was reached, certified, with the
+        status STEP_LIMIT. Before rows are read for the first time there is nothing to return. Host only, and "return"
+        is not for rows on a mesh or on an accelerator.
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64). `gap` holds for the rounded `params`.
@@ -163,20 +179,12 @@ def solve(
     True
     """
     config = config_of(loss, fit_intercept, method)
-    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy), check_on_interrupt(on_interrupt))
-    traced = is_traced(x, y, l2, sample_weight, options)
+    options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
+    traced = is_traced(x, y, l2, sample_weight, tol, max_steps, init)
     if y is None or (is_mapped(x) and not traced):
         return _solve_streamed(config, options, x, y, l2, sample_weight, progress, traced)
-    if progress:
-        raise ValueError(
-            "progress=True is for rows that are streamed (a memory-mapped x, or blocks without y): rows in memory are "
-            "solved in one call of compiled code. Leave it out."
-        )
-    if on_interrupt == "return" and (traced or is_sharded(x)):
-        raise ValueError(
-            'on_interrupt="return" is for the host and one device: leave it out under jit and vmap, and for rows on a '
-            "mesh."
-        )
+    if on_interrupt == "return" and is_sharded(x):
+        raise ValueError('on_interrupt="return" is for one device: leave it out for rows on a mesh.')
     if not traced and is_sharded(x):
         given = None if init is None else (init.params, init.dual)
         return _solution(solve_sharded(config, options.as_numpy, x, y, l2, sample_weight, given, tol, max_steps))
@@ -223,9 +231,9 @@ def _sharding_of(x: Any) -> Solution:
 
 
 def solve_problem(config: Config, problem: Problem, options: SolverOptions) -> Solution:
-    """Solve on the host, padded, or inside a transformation, as it is."""
-    solver = _solve_traced if is_traced(problem, options) else _solve_host
-    return solver(config, problem, options)
+    """Solve on the host, or inside a transformation."""
+    traced = is_traced(problem[:-1], options.tol, options.max_steps, options.init)
+    return (_solve_traced if traced else solve_host)(config, problem, options)
 
 
 def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> Solution:
@@ -233,26 +241,35 @@ def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> S
         raise ValueError(
             "as_numpy=True gives NumPy arrays, so it is for the host only; leave it out under jit and vmap."
         )
+    if options.on_interrupt == "return" or options.progress:
+        raise ValueError('on_interrupt="return" and progress=True are for the host: leave them out under jit and vmap.')
     dtype = problem.x.dtype
     tol = scalar_like("tol", options.tol, dtype)
-    start = jax.lax.stop_gradient(_start_of(options.init, problem.x.shape, jnp, dtype))
+    shape = problem.sign.shape[0], problem.x.shape[1]
+    start = jax.lax.stop_gradient(_start_of(options.init, shape, jnp, dtype))
     max_steps = jnp.asarray(options.max_steps, jnp.int32)
     return _solution(differentiable(replace(config, dtype=dtype))(weighed(problem), start, tol, max_steps))
 
 
-def _solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
-    tol = check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    given = host_array("max_steps", options.max_steps)
-    max_steps = host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
-    dtype = jnp.float64 if options.as_numpy else caller_dtype(problem.x)
-    config, rows = weighed_and_padded(replace(config, dtype=dtype), problem)
-    start = _start_of(options.init, problem.x.shape, np, np.float64)
-    start = start._replace(dual=padded(start.dual, len(rows.c)))
-    answer = solve_padded(config, rows, start, np.float64(tol), np.int32(max_steps), options.on_interrupt)
+def solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
+    """Solve what is not traced: in NumPy, or in JAX where the data are on an accelerator."""
+    tol, max_steps = host_limits(options.tol, options.max_steps)
+    on_accelerator = is_on_accelerator(problem.origin)
+    dtype = np.float64 if options.as_numpy else caller_dtype(problem.x)
+    config, rows = replace(config, dtype=dtype), weighed_on_host(config, problem)
+    start = _start_of(options.init, (len(rows.c), problem.x.shape[1]), np, np.float64)
+    if on_accelerator:
+        if options.on_interrupt == "return":
+            raise ValueError('on_interrupt="return" is for the CPU: on an accelerator a solve is one compiled program.')
+        doubled = rows._replace(xt=np.repeat(rows.xt, 2, axis=1)) if config.paired else rows
+        answer = solve_padded(config, doubled, start, tol, max_steps)
+    else:
+        with step_bar(options.progress, tol) as bar:
+            watch = Watch(options.on_interrupt == "return", bar)
+            answer = solve_on_host(config, rows, start, tol, max_steps, watch)
     if answer.status == Status.REFUSED:
         check_finite("x", problem.x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    answer = answer._replace(dual=answer.dual[: len(problem.x)])
     return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 

@@ -14,13 +14,13 @@ from jax.typing import ArrayLike
 from jaxhinge._base.arrays import float_array
 from jaxhinge._base.precision import in_float64
 from jaxhinge._base.values import check_finite, host_real
-from jaxhinge._methods.padded import padded
+from jaxhinge._methods.host import gap_on_host
 from jaxhinge._methods.problem import Config, Start
 from jaxhinge._methods.stages import gap_of_rows
 from jaxhinge._solve.binary import Loss
-from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, is_traced, weighed, weighed_and_padded
+from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, is_traced, weighed, weighed_on_host
 
-# Relative: the dual point is improved this far, or as far as the precision goes.
+# Under a trace the dual point is improved to a relative gap of `_TIGHT`, or by `_STEPS` steps.
 _TIGHT = 1e-7
 _STEPS = 60
 
@@ -86,18 +86,17 @@ def duality_gap(
         core = _compiled_gap(replace(config, dtype=problem.x.dtype), dual is None)
         gap: jax.Array = core(jax.lax.stop_gradient(weighed(problem)), start, tol, steps)
         return gap
-    config, rows = weighed_and_padded(replace(config, dtype=jnp.float64), problem)
-    core = _compiled_gap(config, dual is None)
-    with jax.enable_x64(True):
-        start = Start(w, b, padded(alpha, len(rows.c)), np.asarray(True))
-        gap_64 = float(core(rows, start, np.float64(_TIGHT), np.int32(_STEPS)))
+    start = Start(w, b, alpha, np.True_)
+    gap_64 = float(
+        gap_on_host(replace(config, dtype=np.float64), weighed_on_host(config, problem), start, dual is None)
+    )
     if not np.isfinite(gap_64):
         check_finite("x", problem.x)
         if np.isfinite(w).all() and np.isfinite(b):
             gap_64 = np.inf  # infinity less infinity: beyond float64
     # A bound beyond the caller's dtype is infinite there.
     with np.errstate(over="ignore"):
-        return jnp.asarray(gap_64, caller_dtype(problem.x))
+        return jax.device_put(np.asarray(gap_64, caller_dtype(problem.x)))
 
 
 @lru_cache

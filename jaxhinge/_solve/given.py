@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,12 +21,15 @@ from jaxhinge._base.arrays import (
 from jaxhinge._base.options import host_l2
 from jaxhinge._base.values import (
     check_binary_targets,
+    check_number,
     check_rows,
     check_sample_weight,
     host_array,
+    host_integer,
     host_real,
+    inside_jit,
 )
-from jaxhinge._methods.padded import centre_of, padded, padded_size
+from jaxhinge._methods.padded import centre_of
 from jaxhinge._methods.problem import Config, Method, Rows
 
 _HUGE = 1e290
@@ -44,6 +46,7 @@ class Problem(NamedTuple):
     scale: Any = 1.0
     q_bias: Any = 0.0
     valid: Any = True
+    origin: Any = None  # the features as they were given: the device that they lie on does the work
 
 
 def is_traced(*values: Any) -> bool:
@@ -51,7 +54,14 @@ def is_traced(*values: Any) -> bool:
     # Told that an iterator is a leaf, JAX does not warn of it: the checks refuse it by its name.
     leaves = jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator))
     # Under `jit` nothing can be computed from constants either: whatever is called becomes a part of the program.
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, jnp.zeros(())))
+    return inside_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+def is_on_accelerator(x: Any) -> bool:
+    """Whether the work is done in JAX although nothing is traced: `x` lies on another device than a CPU, or would."""
+    if isinstance(x, jax.Array):
+        return any(device.platform != "cpu" for device in x.devices())
+    return jax.default_backend() != "cpu"
 
 
 def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
@@ -63,8 +73,8 @@ def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
         intercept = "free" if fit_intercept else "none"
     elif not isinstance(fit_intercept, str) or fit_intercept != "regularized":
         raise ValueError(f'fit_intercept must be True, False or "regularized"; got {fit_intercept!r}.')
-    if not isinstance(method, str) or method not in ("auto", "interior_point", "ascent"):
-        raise ValueError(f'method must be "auto", "interior_point" or "ascent"; got {method!r}.')
+    if not isinstance(method, str) or method not in ("auto", "newton", "interior_point", "ascent"):
+        raise ValueError(f'method must be "auto", "newton", "interior_point" or "ascent"; got {method!r}.')
     checked: Method = method  # type: ignore[assignment]
     return Config(squared=loss == "squared_hinge", intercept=intercept, method=checked)
 
@@ -72,11 +82,11 @@ def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
 def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool) -> Problem:
     """Rows of a classifier. On the host bad targets are errors; under a trace they make the problem invalid."""
     if not traced:
-        x, weight = host_rows(x, sample_weight)
+        rows, weight = host_rows(x, sample_weight)
         y = host_array("y", y)
-        check_rows("y", y, len(x))
+        check_rows("y", y, len(rows))
         check_binary_targets("y", y, weight)
-        return Problem(x, y.astype(np.float64), np.ones(len(x)), weight, host_l2(l2))
+        return Problem(rows, y.astype(np.float64), np.ones(len(rows)), weight, host_l2(l2), origin=x)
     features, weights = traced_rows(x, sample_weight)
     y = target_array("y", y, features[:, 0])
     if y.shape == ():
@@ -85,6 +95,13 @@ def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool)
     both = jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1))
     valid = both & jnp.all((y == 1) | (y == -1))
     return Problem(features, jax.lax.stop_gradient(y), jnp.ones_like(y), weights, l2, valid=valid)
+
+
+def host_limits(tol: Any, max_steps: Any) -> tuple[float, int]:
+    """The relative gap and the number of steps at which to stop, checked."""
+    tol = check_number("tol", tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
+    given = host_array("max_steps", max_steps)
+    return tol, host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
 
 
 def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
@@ -131,18 +148,18 @@ def weighed(problem: Problem) -> Rows:
     )
 
 
-def weighed_and_padded(config: Config, problem: Problem) -> tuple[Config, Rows]:
-    """The rows of a host problem in float64, padded with rows that do not count; centred where that loses nothing."""
-    size, centre = padded_size(len(problem.x)), centre_of(problem.x, problem.weight)
-    centred = config.intercept == "free" and problem.x.dtype == np.float64
-    return replace(config, centred=centred), Rows(
-        xt=padded(problem.x.T, size, centre if centred else None),
-        sign=padded(problem.sign, size),
-        r=padded(problem.r, size),
-        c=padded(problem.weight / problem.weight.sum() * problem.scale, size),
+def weighed_on_host(config: Config, problem: Problem) -> Rows:
+    """The rows of a host problem in NumPy; the features are not copied."""
+    weight = problem.weight
+    of_rows = weight.reshape(-1, 2).sum(axis=1) if config.paired else weight
+    return Rows(
+        xt=problem.x.T,
+        sign=problem.sign,
+        r=problem.r,
+        c=weight / weight.sum() * problem.scale,
         l2=np.float64(problem.l2),
         q_bias=np.float64(problem.q_bias),
-        centre=centre,
+        centre=centre_of(problem.x, of_rows),
         valid=np.bool_(True),
     )
 

@@ -9,10 +9,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import flag, float_array, label_array, same_shape
+from jaxhinge._base.interrupts import OnInterrupt
 from jaxhinge._base.options import host_l2
 from jaxhinge._base.values import check_finite, check_number, check_real_targets, check_rows, host_array, host_real
 from jaxhinge._methods.problem import Config
-from jaxhinge._solve.binary import Solution, SolverOptions, solve_problem
+from jaxhinge._solve.binary import Solution, SolverOptions, solve_problem, solver_options
 from jaxhinge._solve.given import Problem, config_of, host_rows, is_traced, traced_rows
 
 _IN_0_1 = "a number strictly between 0 and 1"
@@ -31,6 +32,8 @@ def solve_regression(
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
     as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Solution:
     r"""Support vector regression solved exactly, with a duality gap.
 
@@ -51,6 +54,8 @@ def solve_regression(
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
+      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
+      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
 
     Returns:
       A `Solution`. Its `dual` `(2n,)` has two entries for each row, for a target above the tube and for one below
@@ -70,8 +75,8 @@ def solve_regression(
     [2.] 1.0
     """
     config = config_of("squared_hinge" if flag("squared", squared) else "hinge", fit_intercept, "auto")
-    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
-    traced = is_traced(x, y, l2, epsilon, sample_weight, options)
+    options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
+    traced = is_traced(x, y, l2, epsilon, sample_weight, tol, max_steps, init)
     if not traced:
         epsilon = check_number("epsilon", epsilon, meaning="a number, at least 0", valid=lambda v: v >= 0)
     return _two_sided(config, options, x, y, l2, sample_weight, epsilon, (1.0, 1.0), traced)
@@ -89,6 +94,8 @@ def solve_quantile(
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
     as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Solution:
     r"""Regularised quantile regression solved exactly, with a duality gap.
 
@@ -109,6 +116,8 @@ def solve_quantile(
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
+      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
+      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
 
     Returns:
       A `Solution`. Its `dual` `(2n,)` has two entries for each row, for a target above the quantile, in
@@ -127,8 +136,8 @@ def solve_quantile(
     90
     """
     config = config_of("hinge", fit_intercept, "auto")
-    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
-    traced = is_traced(x, y, l2, quantile, sample_weight, options)
+    options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
+    traced = is_traced(x, y, l2, quantile, sample_weight, tol, max_steps, init)
     if not traced:
         quantile = check_number("quantile", quantile, meaning=_IN_0_1, valid=lambda v: 0 < v < 1)
     sides = (quantile, 1 - jnp.asarray(quantile) if traced else 1 - quantile)
@@ -145,6 +154,8 @@ def solve_ranking(
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
     as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Solution:
     r"""A linear ranking learned exactly from preferences, with a duality gap.
 
@@ -162,6 +173,8 @@ def solve_ranking(
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
+      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
+      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
 
     Returns:
       A `Solution`; its `dual` has shape `(m,)`.
@@ -180,8 +193,8 @@ def solve_ranking(
     [0 1 2]
     """
     config = config_of("hinge", False, "auto")
-    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
-    traced = is_traced(x, pairs, l2, sample_weight, options)
+    options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
+    traced = is_traced(x, pairs, l2, sample_weight, tol, max_steps, init)
     rows, _ = _rows(x, None, traced)
     chosen: Any = label_array("pairs", pairs) if traced else _host_pairs(pairs, len(rows))
     if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.shape[0] == 0:
@@ -193,7 +206,8 @@ def solve_ranking(
         differences = rows[chosen[:, 0]] - rows[chosen[:, 1]]
     differences, weight = _rows(differences, sample_weight, traced)
     ones = (jnp if traced else np).ones_like(weight)
-    return solve_problem(config, Problem(differences, ones, ones, weight, l2 if traced else host_l2(l2)), options)
+    problem = Problem(differences, ones, ones, weight, l2 if traced else host_l2(l2), origin=x)
+    return solve_problem(config, problem, options)
 
 
 def solve_one_class(
@@ -206,6 +220,8 @@ def solve_one_class(
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
     as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Solution:
     r"""The linear one-class support vector machine solved exactly, with a duality gap.
 
@@ -224,6 +240,8 @@ def solve_one_class(
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
+      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
+      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
 
     Returns:
       A `Solution`; its `dual` `(n,)` has `0 <= dual_i <= c_i / nu` and the sum 1.
@@ -241,15 +259,15 @@ def solve_one_class(
     True
     """
     config = config_of("hinge", True, "auto")
-    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
-    traced = is_traced(x, nu, l2, sample_weight, options)
+    options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
+    traced = is_traced(x, nu, l2, sample_weight, tol, max_steps, init)
     rows, weight = _rows(x, sample_weight, traced)
     if not traced:
         nu = check_number("nu", nu, meaning=_IN_0_1, valid=lambda value: 0 < value < 1)
         l2 = host_l2(l2)
     valid = jnp.all((jnp.asarray(nu) > 0) & (jnp.asarray(nu) < 1)) if traced else True
     ones = (jnp if traced else np).ones_like(weight)
-    problem = Problem(rows, ones, 0 * ones, weight, l2, scale=1 / nu, q_bias=1.0, valid=valid)
+    problem = Problem(rows, ones, 0 * ones, weight, l2, scale=1 / nu, q_bias=1.0, valid=valid, origin=x)
     return solve_problem(config, problem, options)
 
 
@@ -276,7 +294,8 @@ def _two_sided(
         y, l2 = y.astype(np.float64), host_l2(l2)
     ones = module.ones_like(weight)
     problem = Problem(
-        x=module.repeat(rows, 2, axis=0),
+        # On the host the rows are not repeated: the operator reads each of them for both sides.
+        x=module.repeat(rows, 2, axis=0) if traced else rows,
         sign=module.stack([ones, -ones], axis=1).ravel(),
         r=module.stack([y - epsilon, -y - epsilon], axis=1).ravel(),
         weight=module.stack([sides[0] * weight, sides[1] * weight], axis=1).ravel(),
@@ -284,6 +303,7 @@ def _two_sided(
         # The weights of both sides sum to more than those of the rows.
         scale=sides[0] + sides[1],
         valid=(epsilon >= 0) & (sides[0] > 0) & (sides[1] > 0),
+        origin=x,
     )
     return solve_problem(Config(config.squared, config.intercept, config.method, paired=True), problem, options)
 

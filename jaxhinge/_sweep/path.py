@@ -12,11 +12,12 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import check_within_range, flag
 from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer
+from jaxhinge._methods.host import solve_on_host
 from jaxhinge._methods.padded import solve_padded
 from jaxhinge._methods.problem import Answer, Start
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.binary import Loss
-from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, weighed_and_padded
+from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, is_on_accelerator, weighed_on_host
 from jaxhinge._sweep.sweep import checked_strengths
 
 
@@ -88,34 +89,32 @@ def path(
     check_outside_jit("path")
     strengths = checked_strengths(l2)
     tolerance = check_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0)
-    limit = np.int32(host_integer("max_steps", max_steps, at_least=1))
+    limit = host_integer("max_steps", max_steps, at_least=1)
     problem = binary_problem(x, y, strengths[0], sample_weight, traced=False)
     check_finite("x", problem.x)
     dtype = jnp.float64 if flag("as_numpy", as_numpy) else caller_dtype(problem.x)
     check_within_range("l2", strengths.max(), dtype)
     config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)
-    config, given = weighed_and_padded(config, problem)
-    with jax.enable_x64(True):
-        rows = jax.device_put(given)
-    size, d = len(rows.c), problem.x.shape[1]
-    start = Start(np.zeros(d), np.zeros(()), np.zeros(size), np.asarray(False))
+    rows = weighed_on_host(config, problem)
+    n, d = problem.x.shape
+    start = Start(np.zeros(d), np.float64(0), np.zeros(n), np.False_)
+    solver = solve_padded if is_on_accelerator(x) else solve_on_host
     answers: dict[int, Answer] = {}
     for number in np.argsort(-strengths, kind="stable"):
-        strength = rows._replace(l2=np.float64(strengths[number]))
-        answer = solve_padded(config, strength, start, np.float64(tolerance), limit)
+        answer = solver(config, rows._replace(l2=strengths[number]), start, tolerance, limit)
         w, b, dual = (np.asarray(leaf, np.float64) for leaf in (answer.w, answer.b, answer.dual))
-        start = Start(w, b, dual, np.asarray(True))
+        start = Start(w, b, dual, np.True_)
         answers[int(number)] = answer
     leaves = [np.stack(leaf) for leaf in zip(*(answers[i] for i in range(len(strengths))), strict=True)]
     found = Answer(*leaves)
     result = Path(
         l2=strengths.astype(dtype),
         params=LinearParams(found.w, found.b),
-        dual=found.dual[:, : len(problem.x)],
+        dual=found.dual,
         primal_value=found.primal_value,
         dual_value=found.dual_value,
         gap=found.gap,
         steps=found.steps,
         status=found.status,
     )
-    return result if as_numpy else jax.tree.map(jnp.asarray, result)
+    return result if as_numpy else jax.device_put(result)

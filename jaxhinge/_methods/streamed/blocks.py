@@ -75,7 +75,7 @@ def _piece(place: str, x: Any, y: Any, weight: Any) -> Piece:
     y = host_array(f"y{place}", y)
     check_rows(f"y{place}", y, x.shape[0])
     # A block may have one class, all of them may not.
-    if y.dtype.kernel_config not in "iuf" or not np.isin(y, (-1, 1)).all():
+    if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
         check_binary_targets(f"y{place}", y)
     if weight is not None:
         weight = host_real(f"sample_weight{place}", weight).astype(np.float64)

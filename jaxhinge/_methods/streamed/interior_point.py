@@ -38,7 +38,7 @@ from jaxhinge._methods.interior_rows import (
     shrinkage,
     weight_of,
 )
-from jaxhinge._methods.linear_systems import factored, solved, weighted_gram
+from jaxhinge._methods.linear_systems import factored, solved
 from jaxhinge._methods.streamed.kernels import (
     Block,
     Certificate,
@@ -171,7 +171,7 @@ def _system(program: Program, point: Interior) -> _System:
     inverse = inverse_of(point)
     weight = weight_of(program, point, inverse)
     rhs = primal_residual(program, point) + pull(program, inverse, predictor_targets(point))
-    gram = weighted_gram(program.rows, program.c * weight * program.sign * program.sign)
+    gram = program.gram(program.c * weight)
     adjoint, right = adjoints(program, [program.c * point.f, program.c * weight * rhs])
     return _System(gram, adjoint, right, complementarity_gap_of(program, point))
 
@@ -245,7 +245,7 @@ def _direction(program: Program, point: Interior, move: _Move) -> Interior:
     """The corrector of a move."""
     inverse = inverse_of(point)
     weight = weight_of(program, point, inverse)
-    scores = program.sign[None, :] * (move.dz.astype(weight.dtype) @ program.rows)
+    scores = program.sign[None, :] * (move.dz.astype(weight.dtype) @ program.rows.features)
     predictor = direction_of(program, point, inverse, weight, predictor_targets(point), None, scores[0])
     targets = corrector_targets(point, predictor, move.target.astype(weight.dtype))
     return direction_of(program, point, inverse, weight, targets, None, scores[1])

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 
 from jaxhinge._base.precision import eps
 from jaxhinge._methods.certificate import Program
-from jaxhinge._methods.linear_systems import factored, solved, weighted_gram
+from jaxhinge._methods.linear_systems import factored, solved
 from jaxhinge._methods.problem import Intercept
 from jaxhinge._methods.streamed.blocks import SLICE
+from jaxhinge._rows.gram import weighted_gram
 
 # Of the rows of a slice: near the kink there are seldom more.
 _FEW = SLICE // 8
@@ -141,7 +142,7 @@ def _signs_and_shares(coordinates: Coordinates, block: Block, dtype: Any) -> tup
 
 def adjoints(program: Program, alphas: list[jax.Array]) -> jax.Array:
     """`(len(alphas), p)`, in one product."""
-    return (program.sign[None, :] * jnp.stack(alphas)) @ program.rows.T
+    return (program.sign[None, :] * jnp.stack(alphas)) @ program.rows.features.T
 
 
 def boxed(program: Program, alpha: jax.Array) -> jax.Array:
@@ -222,7 +223,7 @@ def smoothed(
         c, alpha = program.c, program.c * u
         products = adjoints(program, by_side(program.sign, alpha))
         found = certificate(program, v, alpha, products)
-        gram = _gram_of_few(program.rows, c * curvature * program.sign * program.sign)
+        gram = _gram_of_few(program.rows.features, c * curvature * program.sign * program.sign)
         counted = c * jnp.abs(program.sign)
         return alpha, Smoothed(found, counted @ loss, counted @ slack, gram), None
 

@@ -1,0 +1,139 @@
+"""One problem solved on the host, in NumPy: nothing is compiled.
+
+Which method. More features than rows are solved in as many coordinates as there are rows. Newton's method comes first
+where there are at least `_ROWS_PER_FEATURE` rows for each feature, or where it starts from the solution of a neighbour;
+it is left where rows are heaped on the kink. The interior point solves the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxhinge._base.arrays import Array
+from jaxhinge._base.threads import one_blas_thread
+from jaxhinge._methods.ascent import ascend, ascent_start
+from jaxhinge._methods.certificate import Program, better, within
+from jaxhinge._methods.coordinates import Task
+from jaxhinge._methods.executor import Watch
+from jaxhinge._methods.interior_point import interior_point_steps
+from jaxhinge._methods.linear_systems import by_features
+from jaxhinge._methods.newton import solve_by_newton
+from jaxhinge._methods.problem import Answer, Config, Rows, Start
+from jaxhinge._methods.stages import (
+    SolverState,
+    cold_progress,
+    finish,
+    gap_at,
+    given_start,
+    num_correctors,
+    restart_from,
+    warm_start,
+)
+from jaxhinge._rows.dense import DenseRows, TwoSided
+
+# Fewer rows for each feature leave margins too discrete for Newton's method, and the interior point takes fewer steps.
+_ROWS_PER_FEATURE = 50
+# Problems of fewer numbers are solved by the interior point at once: its steps are then a matter of calls, not of sums.
+_FEW_NUMBERS = 30_000
+# A bound for given parameters is improved to this relative gap, or by so many steps.
+_TIGHT = 1e-7
+_TIGHT_STEPS = 200
+
+
+def solve_on_host(
+    config: Config, rows: Rows, start: Start, tol: float, max_steps: int, watch: Watch | None = None
+) -> Answer:
+    """Minimise to a relative gap of `tol`; the answer in NumPy arrays."""
+    with one_blas_thread(), np.errstate(all="ignore"):
+        task = host_task(config, rows)
+        found = given_start(task, start)
+        for method in (_by_ascent, _by_newton, _by_interior_point):
+            if (watch is None or not watch.interrupted) and not within(task.program, found.best, np.float64(tol)):
+                found = method(config, task, found, tol, max_steps, watch)
+        if watch is not None and watch.interrupted:
+            found = found._replace(limited=np.True_)
+        return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
+
+
+def in_dtype(answer: Answer, dtype: Any) -> Answer:
+    """The answer with its floats in the caller's dtype."""
+    return Answer(*(leaf.astype(dtype) if leaf.dtype == np.float64 else leaf for leaf in map(np.asarray, answer)))
+
+
+def gap_on_host(config: Config, rows: Rows, start: Start, improve: bool) -> Array:
+    """The objective at the start minus a dual value: of its dual as it is, or improved by the solver's steps."""
+    with one_blas_thread(), np.errstate(all="ignore"):
+        task = host_task(config, rows)
+        if not improve:
+            return gap_at(config, task, start, start.dual)
+        found = given_start(task, start._replace(warm=np.False_))
+        for method in (_by_newton, _by_interior_point):
+            if not within(task.program, found.best, np.float64(_TIGHT)):
+                found = method(config, task, found, _TIGHT, _TIGHT_STEPS, None)
+        return gap_at(config, task, start, found.best.alpha)
+
+
+def host_task(config: Config, rows: Rows) -> Task:
+    """The rows as a program of NumPy arrays; `rows.xt` is not copied where it is large."""
+    x, intercept = rows.xt.T, config.intercept
+    centre = np.asarray(rows.centre, np.float64) if intercept == "free" else np.zeros(x.shape[1])
+    operator = DenseRows.of(x, centre if intercept == "free" and centre.any() else None, intercept != "none")
+    penalty, q = np.full(x.shape[1], rows.l2, np.float64), np.zeros(x.shape[1])
+    if intercept != "none":
+        penalty = np.append(penalty, rows.l2 if intercept == "regularized" else 0.0)
+        # The bias of centred features is b + w . centre.
+        q = np.append(-rows.q_bias * centre, rows.q_bias)
+    counts = rows.c > 0
+    mean_weight = np.sum(rows.c) / max(np.count_nonzero(counts), 1)
+    program = Program(
+        rows=TwoSided(operator) if config.paired else operator,
+        sign=np.where(counts, rows.sign, 0.0),
+        r=np.where(counts, rows.r, 0.0),
+        c=np.where(counts, rows.c, mean_weight),
+        penalty=penalty,
+        q=q,
+        squared=config.squared,
+        free_bias=intercept == "free",
+    )
+    return Task(program, centre, np.zeros_like(penalty))
+
+
+def _by_ascent(
+    config: Config, task: Task, found: SolverState, tol: float, max_steps: int, watch: Watch | None
+) -> SolverState:
+    if config.method != "ascent":
+        return found
+    ascent = ascend(task.program, ascent_start(found.best, np.float64), np.float64(tol), np.int32(max_steps), watch)
+    return SolverState(ascent.best, ascent.steps, ascent.steps >= max_steps, found.warm)
+
+
+def _by_newton(
+    config: Config, task: Task, found: SolverState, tol: float, max_steps: int, watch: Watch | None
+) -> SolverState:
+    p, n = task.program.shape
+    suits = n >= _ROWS_PER_FEATURE * p and n * p > _FEW_NUMBERS
+    if config.method not in ("auto", "newton") or (config.method == "auto" and not suits):
+        return found
+    new = solve_by_newton(task.program, found.best, bool(found.warm), tol, max_steps - int(found.steps), watch)
+    steps = found.steps + np.int32(new.steps)
+    return SolverState(new.best, steps, steps >= max_steps, np.True_)
+
+
+def _by_interior_point(
+    config: Config, task: Task, found: SolverState, tol: float, max_steps: int, watch: Watch | None
+) -> SolverState:
+    if config.method in ("ascent", "newton"):
+        return found
+    program = task.program
+    progress = warm_start(task, program, found)
+    system, correctors = by_features(program), num_correctors(program.shape[0])
+    limits = np.float64(tol), np.int32(max_steps)
+    for attempt in range(2):
+        if attempt:
+            progress = restart_from(progress, cold_progress(program))
+        progress = interior_point_steps(program, progress, system, *limits, correctors, 0.0, watch)
+        if within(program, progress.best, limits[0]) or progress.steps >= max_steps:
+            break
+    return SolverState(better(found.best, progress.best), progress.steps, progress.steps >= max_steps, np.True_)

@@ -1,0 +1,212 @@
+"""Rows in memory on the host, as the caller gave them: nothing is copied but a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.threads import in_threads
+
+# Numbers in a block of rows: 1 MB of float64, which fits the cache of a core. The blocks are the same whatever the
+# number of threads, and so is the order of the sums.
+_BLOCK = 2**17
+# Rows of fewer numbers are centred once and for all, in a copy.
+_SMALL = 2**20
+# Below so many numbers threads cost more than they save.
+_THREADS_PAY = 2**20
+# Products of pairs of features are kept for many problems on the same rows where they are few.
+_MANY_PAIRS = 2**22
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Rows `a_i = (x_i - centre, 1)`, or without the 1.
+
+    Attributes:
+      x: `(n, d)`, float32 or float64, in any layout.
+      centre: `(d,)`, or None for 0.
+      bias: Whether every row ends in a 1.
+    """
+
+    x: NDArray
+    centre: NDArray | None
+    bias: bool
+
+    @classmethod
+    def of(cls, x: NDArray, centre: NDArray | None, bias: bool) -> DenseRows:
+        """The rows, centred at once where they are small."""
+        if x.size > _SMALL:
+            return cls(x, centre, bias)
+        x = np.asarray(x, np.float64)
+        return cls(np.ascontiguousarray(x) if centre is None else x - centre, None, bias)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(p, n)`."""
+        return self.x.shape[1] + self.bias, self.x.shape[0]
+
+    def products(self, z: NDArray) -> NDArray:
+        """`a_i . z` for every row, `(..., n)` for `z` `(..., p)`."""
+        d = self.x.shape[1]
+        w = z[..., :d]
+        found = np.empty((*z.shape[:-1], len(self.x)))
+
+        def block(rows: slice) -> None:
+            found[..., rows] = _wide(self.x[rows]) @ w if w.ndim == 1 else w @ _wide(self.x[rows]).T
+
+        self._each_block(block)
+        if self.bias:
+            shift = z[..., d] if self.centre is None else z[..., d] - w @ self.centre
+            found += shift[..., None]
+        elif self.centre is not None:
+            found -= (w @ self.centre)[..., None]
+        return found
+
+    def adjoint(self, push: NDArray) -> NDArray:
+        """`sum_i push_i a_i`, `(..., p)` for `push` `(..., n)`."""
+        found = self._summed(lambda rows: push[..., rows] @ _wide(self.x[rows]))
+        if self.bias or self.centre is not None:
+            total = np.sum(push, axis=-1)[..., None]
+            found = found if self.centre is None else found - total * self.centre
+            found = np.concatenate([found, total], axis=-1) if self.bias else found
+        return found
+
+    def gram(self, weight: NDArray) -> NDArray:
+        """`sum_i weight_i a_i a_i'`, `(..., p, p)` for `weight` `(..., n)` of at least 0."""
+        if weight.ndim > 1:
+            return self._grams(weight)
+        return self._summed(lambda rows: self._gram_of(rows, weight[rows]))
+
+    def gram_of_few(self, weight: NDArray) -> NDArray:
+        """The same for weights of which most are 0."""
+        chosen = np.flatnonzero(weight)
+        if 2 * len(chosen) > len(weight):
+            return self.gram(weight)
+        step = max(1, _BLOCK // self.x.shape[1])
+        parts = [chosen[begin : begin + step] for begin in range(0, len(chosen), step)]
+        grams = in_threads(lambda rows: self._gram_of(rows, weight[rows]), parts)
+        return sum(grams[1:], grams[0]) if grams else np.zeros((self.shape[0],) * 2)
+
+    def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
+        """`|A| z` and `|A|' push`: the scale of what rounding may take from products and sums."""
+        d = self.x.shape[1]
+        w, of_scores = z[..., :d], np.empty(push.shape)
+
+        def block(rows: slice) -> NDArray:
+            x = np.abs(_wide(self.x[rows]))
+            of_scores[..., rows] = x @ w if w.ndim == 1 else w @ x.T
+            sums: NDArray = push[..., rows] @ x
+            return sums
+
+        of_adjoint, total = self._summed(block), np.sum(push, axis=-1)[..., None]
+        if self.centre is not None:
+            of_scores += (w @ np.abs(self.centre))[..., None]
+            of_adjoint = of_adjoint + total * np.abs(self.centre)
+        if self.bias:
+            of_scores += z[..., d:]
+            of_adjoint = np.concatenate([of_adjoint, total], axis=-1)
+        return of_scores, of_adjoint
+
+    def take(self, chosen: Any) -> DenseRows:
+        """Some of the rows, centred."""
+        x = _wide(self.x[chosen])
+        return DenseRows(x if self.centre is None else x - self.centre, None, self.bias)
+
+    def _gram_of(self, rows: Any, weight: NDArray) -> NDArray:
+        d = self.x.shape[1]
+        scaled = np.empty((len(weight), d + self.bias))
+        np.subtract(self.x[rows], 0 if self.centre is None else self.centre, out=scaled[:, :d])
+        if self.bias:
+            scaled[:, d] = 1
+        scaled *= np.sqrt(weight)[:, None]
+        gram: NDArray = scaled.T @ scaled
+        return gram
+
+    def _grams(self, weight: NDArray) -> NDArray:
+        pairs = self._pairs()
+        if pairs is None:
+            return np.stack([self.gram(one) for one in weight])
+        place, products = pairs
+        grams: NDArray = (weight @ products)[..., place]
+        return grams
+
+    def _pairs(self) -> tuple[NDArray, NDArray] | None:
+        """The products of all pairs of coordinates, `(n, pairs)`, and where a `(p, p)` matrix finds them."""
+        p, n = self.shape
+        if n * p * (p + 1) // 2 > _MANY_PAIRS:
+            return None
+        kept = _kept_pairs.get(id(self))
+        if kept is None or kept[0] is not self:
+            rows = np.concatenate([self.take(slice(None)).x, np.ones((n, self.bias))], axis=1)
+            first, second = np.triu_indices(p)
+            place = np.zeros((p, p), np.intp)
+            place[first, second] = place[second, first] = np.arange(len(first))
+            _kept_pairs.clear()
+            kept = _kept_pairs[id(self)] = (self, place, rows[:, first] * rows[:, second])
+        return kept[1], kept[2]
+
+    def _blocks(self) -> list[slice]:
+        step = max(1, _BLOCK // self.x.shape[1])
+        return [slice(begin, begin + step) for begin in range(0, len(self.x), step)]
+
+    def _each_block(self, function: Callable[[slice], Any]) -> list[Any]:
+        blocks = self._blocks()
+        return in_threads(function, blocks) if self.x.size >= _THREADS_PAY else [function(rows) for rows in blocks]
+
+    def _summed(self, function: Callable[[slice], NDArray]) -> NDArray:
+        parts = self._each_block(function)
+        return sum(parts[1:], parts[0])
+
+
+_kept_pairs: dict[int, Any] = {}
+
+
+def _wide(x: NDArray) -> NDArray:
+    return x if x.dtype == np.float64 else x.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """Every row twice, one after the other: the two sides of a residual. The rows themselves are not repeated."""
+
+    rows: DenseRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(p, 2 n)`."""
+        p, n = self.rows.shape
+        return p, 2 * n
+
+    def products(self, z: NDArray) -> NDArray:
+        """As `DenseRows.products`."""
+        return np.repeat(self.rows.products(z), 2, axis=-1)
+
+    def adjoint(self, push: NDArray) -> NDArray:
+        """As `DenseRows.adjoint`."""
+        return self.rows.adjoint(_paired(push))
+
+    def gram(self, weight: NDArray) -> NDArray:
+        """As `DenseRows.gram`."""
+        return self.rows.gram(_paired(weight))
+
+    def gram_of_few(self, weight: NDArray) -> NDArray:
+        """As `DenseRows.gram_of_few`."""
+        return self.rows.gram_of_few(_paired(weight))
+
+    def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
+        """As `DenseRows.magnitudes`."""
+        of_scores, of_adjoint = self.rows.magnitudes(z, _paired(push))
+        return np.repeat(of_scores, 2, axis=-1), of_adjoint
+
+    def take(self, chosen: NDArray) -> DenseRows:
+        """Some of the sides, as rows."""
+        return self.rows.take(chosen // 2)
+
+
+def _paired(values: NDArray) -> NDArray:
+    sums: NDArray = values.reshape(*values.shape[:-1], -1, 2).sum(axis=-1)
+    return sums
