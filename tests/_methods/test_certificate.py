@@ -22,7 +22,7 @@ from helpers.svm_references import (
 import jaxhinge as jh
 from jaxhinge import Status
 from jaxhinge._methods.certificate import Program, certify, feasible
-from jaxhinge._rows.dense import DenseRows
+from jaxhinge._rows.columns import Columns
 
 INTERCEPTS = (True, False, "regularized")
 LOSSES = ("hinge", "squared_hinge")
@@ -262,7 +262,7 @@ def test_any_dual_point_is_made_feasible():
     rows = np.concatenate([rng.normal(size=(2, n)), np.ones((1, n))])
     for squared, q_bias, scale in itertools.product((False, True), (0.0, 0.3), (0.01, 1.0, 100.0)):
         q, penalty = np.array([0.0, 0.0, q_bias]), np.array([0.5, 0.5, 0.0])
-        program = Program(DenseRows(rows.T, None, False), y, np.ones(n), c, penalty, q, squared=squared, free_bias=True)
+        program = Program(Columns(rows), y, np.ones(n), c, penalty, q, squared=squared, free_bias=True)
         program = jax.tree.map(lambda leaf: leaf.astype(np.float32), program)
         raw = (scale * rng.normal(size=n)).astype(np.float32)
         alpha, again, found = feasible_and_certified(program, raw)

@@ -127,7 +127,7 @@ def test_the_interior_point_by_name(monkeypatch):
     def refused(*_):
         raise AssertionError("Newton's method was asked")
 
-    monkeypatch.setattr(streamed_stages, "descend", refused)
+    monkeypatch.setattr(streamed_stages, "newton_steps", refused)
     found = jh.solve([(X32, Y)], **COARSE, method="interior_point")
     assert found.status == Status.CONVERGED
     assert relative_gap(Machine(X32, Y, 0.01), found) <= 1e-3

@@ -18,6 +18,7 @@ from jaxhinge._methods.certificate import Program
 from jaxhinge._methods.linear_systems import factored, solved
 from jaxhinge._methods.problem import Intercept
 from jaxhinge._methods.streamed.blocks import SLICE
+from jaxhinge._rows.columns import Columns
 from jaxhinge._rows.gram import weighted_gram
 
 # Of the rows of a slice: near the kink there are seldom more.
@@ -128,7 +129,7 @@ def program_of(kernel_config: KernelConfig, coordinates: Coordinates, block: Blo
     sign, c = _signs_and_shares(coordinates, block, dtype)
     none = jnp.zeros_like(features[:, 0])
     return Program(
-        features, sign, jnp.abs(sign), c, none, none, kernel_config.squared, kernel_config.intercept == "free"
+        Columns(features), sign, jnp.abs(sign), c, none, none, kernel_config.squared, kernel_config.intercept == "free"
     )
 
 
@@ -187,7 +188,7 @@ def certified_sums(
         x = block.x.astype(kernel_config.dtype)
         none = jnp.zeros((), kernel_config.dtype)
         program = Program(
-            x.T, sign, jnp.abs(sign), c, none, none, kernel_config.squared, kernel_config.intercept == "free"
+            Columns(x.T), sign, jnp.abs(sign), c, none, none, kernel_config.squared, kernel_config.intercept == "free"
         )
         alpha = jnp.where(sign == 0, 0, boxed(program, alpha.astype(kernel_config.dtype)))
         violations = program.r - sign * (x @ w.astype(kernel_config.dtype) + b.astype(kernel_config.dtype))
