@@ -235,7 +235,6 @@ def test_what_cannot_be_asked():
     refuse(TypeError, "progress must be", blocks(1300), progress="yes")
     refuse(ValueError, "init is for rows in memory", blocks(1300), init=whole())
     refuse(ValueError, 'method="ascent" needs all rows in memory', blocks(1300), method="ascent")
-    refuse(ValueError, "progress=True is for rows that are streamed", X32, Y, progress=True)
     with pytest.raises(TypeError, match="something is traced"):
         jax.jit(lambda l2: jh.solve(blocks(1300), l2=l2).gap)(0.1)
 

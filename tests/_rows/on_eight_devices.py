@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxhinge as jh
 from jaxhinge._methods import batch as batch_module
-from jaxhinge._methods import linear_systems
+from jaxhinge._rows import gram
 from jaxhinge._methods.problem import Config
 
 N, D = 61, 5
@@ -229,13 +229,13 @@ def test_solve_inside_jit_moves_sums_only(mesh: str) -> None:
 
 
 def test_no_block_of_rows_lies_on_two_devices(monkeypatch: Any) -> None:
-    monkeypatch.setattr(linear_systems, "_FEW", 0)
+    monkeypatch.setattr(gram, "_FEW", 0)
     # As many on each device, but no whole number of blocks, of chunks that hold all of them or a part.
-    n = 8 * (2 * linear_systems._BLOCK + 1)
+    n = 8 * (2 * gram._BLOCK + 1)
     rows = rows_on("automatic", np.resize(X, (n, D)), np.resize(Y, n), np.resize(WEIGHT, n))
     assert rows.x.shape == (n, D)
     for chunk in (n * D * 2, n * D // 2):
-        monkeypatch.setattr(linear_systems, "_CHUNK", chunk)
+        monkeypatch.setattr(gram, "_CHUNK", chunk)
         run = jax.jit(lambda rows: jh.solve(rows.x, rows.y, l2=L2))
         compiled = run.lower(rows).compile()
         assert_only_sums_travel(compiled, (D + 1) ** 2)
