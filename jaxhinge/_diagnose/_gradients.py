@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxhinge._diagnose._binary import binary_pushes
 from jaxhinge._diagnose._multiclass import multiclass_pushes
-from jaxhinge._diagnose._point import Array, Objective, Point
+from jaxhinge._diagnose._objective import Array, Objective
+from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._polytope import nearest_point
-from jaxhinge._diagnose._recipe import PRECISIONS, Pushes, Recipe
+from jaxhinge._diagnose._recipe import PRECISIONS, Part, Pushes, Recipe
 
 # The smallest positive numbers: below them a product is rounded to a multiple, or to 0.
 _SMALLEST = {"float64": 1e-300, "float32": 1e-42, "float16": 2e-7, "bfloat16": 1e-37, "differences": 1e-7}
@@ -93,7 +95,7 @@ class GradientSet:
 
 
 def _ruled(vertices: Array, push: float, tie: Callable[[int], Array]) -> Array:
-    """`push` given to the vertices that push, by the rule for ties; all of it where none is without a push."""
+    """`push` given to the vertices that push, by the rule for ties; 1 where every vertex pushes."""
     if np.any(vertices[0]):
         return tie(len(vertices))
     return np.concatenate([[1.0 - push], push * tie(len(vertices) - 1)])
@@ -119,38 +121,54 @@ def _root(gradient: Array) -> float:
 def gradient_sets(point: Point, objective: Objective, recipe: Recipe, precision: str) -> list[GradientSet]:
     """Every set that the recipe allows; several where it counts or picks rows and a kink leaves that open."""
     unit = PRECISIONS[precision]
-    make = binary_pushes if objective.family == "binary" else multiclass_pushes
+    make = multiclass_pushes if objective.multiclass else binary_pushes
     sets = []
     for pushes in make(point, objective, recipe, unit):
         bias_pushes = pushes
         if recipe.bias_rows == "all":
             bias_pushes = make(point, objective, recipe.altered({"rows": "all"}), unit)[0]
-        for divisor in _divisors(point, recipe, pushes):
-            sets.append(_combined(point, objective, recipe, precision, pushes, bias_pushes, divisor))
+        for divisor in _divisors(point, objective, recipe, pushes):
+            for shrinks in _shrinks(recipe, pushes):
+                data = _DataTerm(pushes, bias_pushes, divisor, shrinks)
+                sets.append(_combined(point, objective, recipe, precision, data))
     return sets
 
 
-def _divisors(point: Point, recipe: Recipe, pushes: Pushes) -> list[float]:
+class _DataTerm(NamedTuple):
+    """One answer to what the rows contribute."""
+
+    pushes: Pushes
+    bias_pushes: Pushes
+    divisor: float
+    shrinks: bool
+
+
+def _shrinks(recipe: Recipe, pushes: Pushes) -> list[bool]:
+    """Whether the regulariser counts; both where a row on the kink decides."""
+    if recipe.shrinkage_rows == "all":
+        return [True]
+    least, most = pushes.active
+    return [True] if least else [False] if not most else [True, False]
+
+
+def _divisors(point: Point, objective: Objective, recipe: Recipe, pushes: Pushes) -> list[float]:
     if recipe.divisor == "active":
         least, most = pushes.active
         return [float(count) for count in range(least, min(most, least + _MOST_COUNTS) + 1)]
-    classes = point.num_classes
+    if recipe.divisor == "own":
+        return [point.rows if objective.C is None else 1.0 / objective.C]
+    classes, count = point.num_classes, len(point.x)
     factor = {"rows": 1.0, "pairs": point.rows, "classes": classes, "wrong_classes": classes - 1}
-    return [1.0] if recipe.divisor == "one" else [point.rows * factor[recipe.divisor]]
+    return [{"one": 1.0, "count": float(count)}.get(recipe.divisor) or point.rows * factor[recipe.divisor]]
 
 
-def _combined(
-    point: Point,
-    objective: Objective,
-    recipe: Recipe,
-    precision: str,
-    pushes: Pushes,
-    bias_pushes: Pushes,
-    divisor: float,
-) -> GradientSet:
-    scale = _scale(point, recipe, max(divisor, 1.0))
-    shrinkage = _shrinkage(point, objective, recipe)
-    fixed = _flat(pushes.x.T @ pushes.fixed, np.sum(bias_pushes.fixed, axis=0))
+def _combined(point: Point, objective: Objective, recipe: Recipe, precision: str, data: _DataTerm) -> GradientSet:
+    pushes, bias_pushes = data.pushes, data.bias_pushes
+    scale = _scale(point, recipe, data.divisor or 1.0)
+    if objective.intercept == "none":
+        scale[point.w.size :] = 0.0
+    shrinkage = _shrinkage(point, objective, recipe) * (1.0 if data.shrinks else 0.0)
+    fixed = _flat(pushes.x.T @ pushes.fixed, _bias_sum(bias_pushes, bias_pushes.fixed))
     size = _flat(np.abs(pushes.x).T @ pushes.size, np.sum(bias_pushes.size, axis=0))
     groups, rows = _groups(pushes, with_bias=recipe.bias_rows == "same")
     if recipe.bias_rows == "all":
@@ -161,13 +179,14 @@ def _combined(
     # The worst case of a running sum: equal terms are all rounded the same way.
     tolerance = unit * (8.0 + terms / 2.0) * (size * np.abs(scale) + np.abs(shrinkage))
     tolerance += _SMALLEST[precision] * (1.0 + np.max(np.abs(point.w)))
-    order = _order(point, recipe)
+    fixed = recipe.whole_sign * (fixed * scale + shrinkage)
+    groups = [recipe.whole_sign * (vertices * scale) for vertices in groups]
+    if recipe.layout == "transposed":
+        order = _transposed_order(point)
+        fixed, tolerance, groups = fixed[order], tolerance[order], [vertices[:, order] for vertices in groups]
+    no_direction = recipe.shrinkage in ("norm", "norm_too") and not np.any(point.w)
     return GradientSet(
-        fixed=recipe.whole_sign * (fixed * scale + shrinkage)[order],
-        groups=[recipe.whole_sign * (vertices * scale)[:, order] for vertices in groups],
-        rows=rows,
-        tolerance=tolerance[order],
-        undefined=divisor == 0.0 or (recipe.shrinkage == "norm" and not np.any(point.w)),
+        fixed, groups, [row % len(point.x) for row in rows], tolerance, data.divisor == 0.0 or no_direction
     )
 
 
@@ -175,48 +194,56 @@ def _flat(w: Array, b: Array) -> Array:
     return np.concatenate([np.ravel(w), np.ravel(b)])
 
 
+def _bias_sum(pushes: Pushes, values: Array) -> Array:
+    return np.sum(values if pushes.bias_factor is None else values * pushes.bias_factor[:, None], axis=0)
+
+
 def _groups(pushes: Pushes, with_bias: bool) -> tuple[list[Array], list[int]]:
     groups = []
     for row, vertices in pushes.groups:
         w = (pushes.x[row][:, None] * vertices[:, None, :]).reshape(len(vertices), -1)
-        groups.append(np.concatenate([w, vertices * with_bias], axis=1))
+        factor = 1.0 if pushes.bias_factor is None else pushes.bias_factor[row]
+        groups.append(np.concatenate([w, vertices * (factor * with_bias)], axis=1))
     return groups, [row for row, _ in pushes.groups]
 
 
 def _scale(point: Point, recipe: Recipe, divisor: float) -> Array:
+    if recipe.factors is not None:
+        w_scale, b_scale = (recipe.data_sign * _sized(part, point) / divisor for part in recipe.factors[:2])
+        return _flat(np.full(point.w.shape, w_scale), np.full(point.b.shape, b_scale))
     w_scale = recipe.data_sign / divisor
-    b_scale = {"same": w_scale, "zero": 0.0, "summed": recipe.data_sign, "averaged_alone": w_scale, "flipped": -w_scale}
+    scales = {"same": w_scale, "zero": 0.0, "summed": recipe.data_sign, "averaged_alone": w_scale, "flipped": -w_scale}
     if recipe.bias == "averaged_alone":
         w_scale = recipe.data_sign
-    return _flat(np.full(point.w.shape, w_scale), np.full(point.b.shape, b_scale[recipe.bias]))
+    return _flat(np.full(point.w.shape, w_scale), np.full(point.b.shape, scales[recipe.bias]))
+
+
+def _sized(part: Part, point: Point) -> float:
+    return float(part.factor * point.rows**part.power)
 
 
 def _shrinkage(point: Point, objective: Objective, recipe: Recipe) -> Array:
-    l2 = objective.l2
-    factor = {
-        "l2": l2,
-        "none": 0.0,
-        "doubled": 2.0 * l2,
-        "halved": l2 / 2.0,
-        "averaged": l2 / point.rows,
-        "multiplied": l2 * point.rows,
-        "negative": -l2,
-        "absolute": l2,
-        "norm": l2,
-        "fitted": recipe.strength,
-    }[recipe.shrinkage]
-    w, b = point.w, point.b if recipe.bias_shrinkage == "same" else np.zeros(point.b.shape)
-    alone = l2 * point.b if recipe.bias_shrinkage == "l2" else np.zeros(point.b.shape)
+    """The gradient of the regulariser, as the recipe takes it."""
+    l2, zeros = objective.l2, np.zeros(point.b.shape)
+    if recipe.factors is not None:
+        return _flat(_sized(recipe.factors.shrinkage, point) * point.w, recipe.factors.bias_shrinkage * point.b)
+    factors = {"none": 0.0, "doubled": 2.0 * l2, "halved": l2 / 2.0, "averaged": l2 / point.rows}
+    factors |= {"multiplied": l2 * point.rows, "negative": -l2, "fitted": recipe.strength}
+    factor = factors.get(recipe.shrinkage, l2)
+    included = "same" if objective.intercept == "regularized" else "none"
+    included = included if recipe.bias_shrinkage == "own" else recipe.bias_shrinkage
+    w, b = point.w, point.b if included == "same" else zeros
     if recipe.shrinkage == "absolute":
         w, b = np.sign(w), np.sign(b)
-    elif recipe.shrinkage == "norm":
+    elif recipe.shrinkage in ("norm", "norm_too"):
         length = np.sqrt(np.sum(w**2) + np.sum(b**2))
-        w, b = (w / length, b / length) if length > 0.0 else (w, b)
-    return factor * _flat(w, b) + _flat(np.zeros(point.w.shape), alone)
+        share = 1.0 / length if length > 0.0 else 1.0
+        share += 1.0 if recipe.shrinkage == "norm_too" else 0.0
+        w, b = share * w, share * b
+    return _flat(factor * w, factor * b + (l2 * point.b if included == "l2" else zeros))
 
 
-def _order(point: Point, recipe: Recipe) -> npt.NDArray[np.int_]:
+def _transposed_order(point: Point) -> npt.NDArray[np.int_]:
     order = np.arange(point.size)
-    if recipe.layout == "transposed":
-        order[: point.w.size] = order[: point.w.size].reshape(point.w.shape).T.ravel()
+    order[: point.w.size] = order[: point.w.size].reshape(point.w.shape).T.ravel()
     return order
