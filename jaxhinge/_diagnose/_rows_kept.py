@@ -9,7 +9,7 @@ import numpy as np
 from jaxhinge._diagnose._recipe import Mask, Pushes, Recipe
 
 # More candidates for the worst row than this are not told apart.
-_MOST_WORST = 12
+_MOST_WORST = 60
 
 
 def kept_rows(pushes: Pushes, recipe: Recipe) -> list[Pushes]:

@@ -35,7 +35,9 @@ class Search:
         # Values of a coarser dtype than was returned are believed only up to here.
         self.coarsest = self.start if _finer(coarsest, self.start) else coarsest
         # A measured mistake stands in place of the guesses at it.
+        measured = list(measured)
         taken = {cause for one in measured for cause in one.causes}
+        taken |= {"kink_tolerance_too_wide"} if "wrong_margin" in taken else set()
         guessed = [one for one in alterations(own, objective) if not set(one.causes) & taken]
         self.singles = [*measured, *guessed]
 
@@ -108,13 +110,15 @@ class Search:
         gradient = item.returned.gradient
         if gradient is None or not item.returned.finite:
             return True
+        sets = gradient_sets(point, self.objective, recipe, precision)
+        if any(one.undefined and (recipe.shrinkage in ("norm", "norm_too") or not np.any(gradient)) for one in sets):
+            return True
+        if precision != "differences":
+            return any(one.contains(gradient) for one in sets)
         # Differences need not be a subgradient at a kink of the recipe, but each is between its bounds.
-        blurred = precision == "differences"
-        return any(
-            (one.undefined and (recipe.shrinkage in ("norm", "norm_too") or not np.any(gradient)))
-            or (one.bounded(gradient) if blurred else one.contains(gradient))
-            for one in gradient_sets(point, self.objective, recipe, precision)
-        )
+        low, high = (np.array(bounds) for bounds in zip(*(one.bounds() for one in sets), strict=True))
+        slack = sets[0].tolerance
+        return bool(np.all(gradient >= np.min(low, axis=0) - slack) and np.all(gradient <= np.max(high, axis=0) + slack))
 
     def _fitting(self, tier: Iterable[Alteration], reading: Reading) -> list[Explanation]:
         found: dict[str, Explanation] = {}

@@ -75,8 +75,8 @@ def written(account: Account, case: Case, num_calls: Callable[[], int]) -> Diagn
         findings.append(differing_rows(case.evidence, case.objective, explanation, compared))
     elif causes != ["gradient_zero"]:
         findings += _alternatives(account) + puzzled(case.evidence, case.objective, precision, case.called)
-    if loss:
-        subject = "The loss" if case.is_loss else "The gradient is right, but the loss" if not causes else "The loss"
+    if loss and not (case.is_loss and causes):
+        subject = "The gradient is right, but the loss" if not causes else "The loss"
         findings.append(f"{subject} that it returns is not the stated one: {loss}.")
     return Diagnosis(
         ok=not causes,
