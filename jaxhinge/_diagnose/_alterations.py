@@ -8,6 +8,7 @@ from typing import Any
 
 # Parts that `pairs_by_label` has no use for.
 _OF_A_ROW = {"slope", "margin_labels", "push_labels"}
+_SIZES = {"divisor", "data_sign", "whole_sign", "shrinkage", "bias_shrinkage", "bias"}
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class Alteration:
 
     causes: tuple[str, ...]
     changes: dict[str, Any]
+
+    @property
+    def of_size(self) -> bool:
+        """Whether it only multiplies the data term, the regulariser or the bias by constants (or powers of `n`)."""
+        plain = self.changes.get("shrinkage") not in ("absolute", "norm", "norm_too")
+        return set(self.changes) <= _SIZES and plain and self.changes.get("divisor") != "active"
 
     def joined(self, other: Alteration) -> Alteration | None:
         """Both mistakes, or None where they replace the same part or are one cause."""
@@ -36,7 +43,12 @@ class Alteration:
 def pairs(singles: list[Alteration]) -> Iterator[Alteration]:
     """Every two mistakes that can be made together."""
     for index, first in enumerate(singles):
-        for second in singles[index + 1 :]:
-            joined = first.joined(second)
-            if joined is not None and len(joined.causes) == 2:
-                yield joined
+        yield from paired(first, singles[index + 1 :])
+
+
+def paired(first: Alteration, others: list[Alteration]) -> Iterator[Alteration]:
+    """This mistake with each of the others, where both can be made together."""
+    for second in others:
+        joined = first.joined(second)
+        if joined is not None and len(joined.causes) == 2:
+            yield joined

@@ -26,6 +26,8 @@ from jaxhinge._diagnose._sizes import named_sizes, rounded
 # The simplest first: where all points have as many rows, the powers of `n` cannot be told apart.
 _POWERS = (0, 1, -1)
 _MOST_POINTS = 12
+# Coordinates, and features, of the quick tests.
+_ENOUGH, _FEATURES = 512, 24
 # Parts that a fit replaces; a recipe that changes them is not fitted.
 _OF_SIZE = {"divisor", "shrinkage", "bias_shrinkage", "bias", "whole_sign", "shrinkage_rows", "weights"}
 
@@ -88,14 +90,43 @@ def _known_parts(
 
 def _may_fit(found: list[_Known], count: int) -> bool:
     """Whether the weights at the last point alone are a combination of the data term and of `w`."""
-    one = found[-1]
-    if count < 4:
+    one, some = found[-1], min(count, _ENOUGH)
+    return some < 4 or _is_combination(one.gradient[:some], [one.data[:some], one.point.w.ravel()[:some]])
+
+
+def _is_combination(gradient: Array, vectors: list[Array]) -> bool:
+    basis = np.stack(vectors)
+    norms = np.maximum(np.sqrt(np.sum(basis**2, axis=1)), 1e-300)
+    basis = basis / norms[:, None]
+    rest = gradient - np.linalg.lstsq(basis @ basis.T, basis @ gradient, rcond=1e-12)[0] @ basis
+    return bool(rest @ rest <= 1e-3 * (gradient @ gradient) + 1e-30)
+
+
+def may_be_sized(core: Alteration, evidence: list[Evidence], objective: Objective) -> bool:
+    """Whether a mistake in sizes may go with this one: a quick test at the smooth points with equally many rows.
+
+    There every size is one number, whatever power of `n` it is.
+    """
+    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
+    smooth = [item for item in evidence if item.probe.smooth and item.returned.finite]
+    alike = [item for item in smooth if len(item.probe.point.x) == len(smooth[0].probe.point.x)][:5]
+    known = []
+    for item in alike:
+        sets = gradient_sets(item.probe.point, objective, bare, "float64", _FEATURES)
+        if len(sets) != 1 or sets[0].groups or sets[0].undefined or item.returned.gradient is None:
+            return True
+        shape, bias = item.probe.point.w.shape, len(item.returned.gradient) - item.probe.point.w.size
+        weights = item.returned.gradient[: len(item.returned.gradient) - bias].reshape(shape)[:_FEATURES].ravel()
+        known.append((sets[0].fixed, weights, item.returned.gradient[-bias:], item.probe.point))
+    if len(known) < 2:
         return True
-    basis = np.stack([one.data[:count], one.point.w.ravel()])
-    gram, target = basis @ basis.T, basis @ one.gradient[:count]
-    solution = np.linalg.lstsq(gram, target, rcond=1e-12)[0]
-    rest = one.gradient[:count] - solution @ basis
-    return bool(rest @ rest <= 1e-3 * (one.gradient[:count] @ one.gradient[:count]) + 1e-30)
+    size = len(known[0][1])
+    data = np.concatenate([one[0][:size] for one in known]), np.concatenate([one[0][size:] for one in known])
+    own = [one[3].w[:_FEATURES].ravel() for one in known], [one[3].b.ravel() for one in known]
+    fits_weights = _is_combination(np.concatenate([one[1] for one in known]), [data[0], np.concatenate(own[0])])
+    if not fits_weights or objective.intercept == "none":
+        return fits_weights
+    return _is_combination(np.concatenate([one[2] for one in known]), [data[1], np.concatenate(own[1])])
 
 
 def _best(known: list[_Known], part: slice, others: list[Array], unit: float) -> tuple[Part, Part] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,8 @@ class Point:
     y: npt.NDArray[Any]
     rows: float
     weight: Array | None = None
+    # What the rows contribute, for the recipes that were tried here.
+    tried: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -54,6 +56,11 @@ class Point:
     def weights(self) -> Array:
         """`(n,)`, the weights of the rows."""
         return np.ones(len(self.x)) if self.weight is None else self.weight
+
+    @cached_property
+    def largest_weight(self) -> float:
+        """The largest magnitude among the weights."""
+        return float(np.max(np.abs(self.w)))
 
     @cached_property
     def products(self) -> tuple[Array, Array, Array]:

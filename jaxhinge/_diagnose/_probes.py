@@ -24,6 +24,8 @@ _MOST_TIED_ROWS = 60
 _MOST_SYNTHETIC_ROWS = 2000
 # More rows than a batch usually has, so that a function which takes only the first batch shows it.
 _MANY_ROWS = 150
+# With more features than this fewer candidates are drawn for each row.
+_MANY_FEATURES = 500
 
 # How the rows of a made-up point get their weights: by their label; any, where the function is handed them; or the
 # caller's own weights and labels, row by row, where the function has them from elsewhere.
@@ -68,7 +70,7 @@ def own_probes(own: Point, objective: Objective) -> Iterator[Probe]:
     w, b = np.zeros_like(own.w), np.zeros_like(own.b)
     tied = objective.family == "crammer_singer" or objective.margin == 0.0
     few = len(own.x) <= _MOST_TIED_ROWS
-    if not tied or few:
+    if few or not (tied or len(own.x) > _MOST_SYNTHETIC_ROWS):
         yield Probe("your rows, params 0", replace(own, w=w, b=b), own_data=True, role="plain")
     if objective.family == "binary" and objective.intercept != "none" and few:
         bias = np.asarray(objective.margin)
@@ -147,7 +149,8 @@ class _Maker:
         wanted = self.rows or count
         # Few candidates for many rows: then some rows may be closer to a kink.
         more = 20 if wanted <= 60 else 4
-        x, y = self._candidates(w, b, 40 * len(sides) + more * wanted)
+        few = len(w) > _MANY_FEATURES
+        x, y = self._candidates(w, b, (12 if few else 40) * len(sides) + (4 if few else more) * wanted)
         z, gap = violation(self.objective, x @ w + b, y)
         span = self.objective.span
         side = {"outside": z < -span, "inside": (z > 0.0) & (z < span), "misclassified": z > span}

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jaxhinge._diagnose._alterations import Alteration, pairs
+from jaxhinge._diagnose._alterations import Alteration, paired, pairs
 from jaxhinge._diagnose._evidence import Evidence, Explanation, Reading, read_point
-from jaxhinge._diagnose._fits import fits
+from jaxhinge._diagnose._fits import fits, may_be_sized
 from jaxhinge._diagnose._gradients import gradient_sets
 from jaxhinge._diagnose._mistakes import alterations
 from jaxhinge._diagnose._objective import Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
+
+
+# Features on which a recipe is screened, where there are many.
+_SCREENED = 24
 
 
 class Search:
@@ -40,6 +44,7 @@ class Search:
         taken |= {"kink_tolerance_too_wide"} if "wrong_margin" in taken else set()
         guessed = [one for one in alterations(own, objective) if not set(one.causes) & taken]
         self.singles = [*measured, *guessed]
+        self.read = dict[tuple[int, Reading], Point]()
 
     def right(self, reading: Reading = "as_given") -> Explanation | None:
         """The explanation that the gradient is right."""
@@ -69,12 +74,24 @@ class Search:
         yield self.singles, False
         yield (one for one in self._fits(right, reading) if len(one.causes) == 1), True
         if reading == "as_given":
-            yield pairs([single for single in self.singles if len(single.causes) == 1]), False
+            yield self._pairs(), False
         yield self._fits(right, reading), True
         yield self._fits_of_singles(reading, 2), True
         if reading == "as_given":
             yield self._without_bias(), False
             yield self._fits_of_singles(reading, 3), True
+
+    def _pairs(self) -> Iterator[Alteration]:
+        """Every two mistakes; those in sizes only where the other leaves a question of sizes."""
+        single = [one for one in self.singles if len(one.causes) == 1]
+        sizes = [one for one in single if one.of_size]
+        others = [one for one in single if not one.of_size]
+        yield from pairs(others)
+        for core in others:
+            if may_be_sized(core, self.evidence, self.objective):
+                yield from paired(core, sizes)
+        if may_be_sized(Alteration((), {}), self.evidence, self.objective):
+            yield from pairs(sizes)
 
     def _fits(self, core: Alteration, reading: Reading) -> Iterator[Alteration]:
         for precision in dict.fromkeys((self.start, self.coarsest)):
@@ -106,10 +123,17 @@ class Search:
         return precision
 
     def _agrees(self, item: Evidence, recipe: Recipe, precision: str, reading: Reading) -> bool:
-        point = read_point(item.probe, self.own, reading)
+        point = self._point(item, reading)
         gradient = item.returned.gradient
         if gradient is None or not item.returned.finite:
             return True
+        if len(point.w) > 2 * _SCREENED and recipe.layout == "plain" and precision != "differences":
+            # A few features refute most recipes, at a fraction of the cost.
+            kept = gradient.size - point.b.size
+            few = np.concatenate([gradient[:kept].reshape(point.w.shape)[:_SCREENED].ravel(), gradient[kept:]])
+            screens = gradient_sets(point, self.objective, recipe, precision, _SCREENED)
+            if not any(one.undefined or one.bounded(few) for one in screens):
+                return False
         sets = gradient_sets(point, self.objective, recipe, precision)
         if any(one.undefined and (recipe.shrinkage in ("norm", "norm_too") or not np.any(gradient)) for one in sets):
             return True
@@ -119,6 +143,15 @@ class Search:
         low, high = (np.array(bounds) for bounds in zip(*(one.bounds() for one in sets), strict=True))
         slack = sets[0].tolerance
         return bool(np.all(gradient >= np.min(low, axis=0) - slack) and np.all(gradient <= np.max(high, axis=0) + slack))
+
+    def _point(self, item: Evidence, reading: Reading) -> Point:
+        """The point that the function is taken to compute at, the same object each time, for it keeps what was tried."""
+        if reading == "as_given":
+            return item.probe.point
+        key = id(item), reading
+        if key not in self.read:
+            self.read[key] = read_point(item.probe, self.own, reading)
+        return self.read[key]
 
     def _fitting(self, tier: Iterable[Alteration], reading: Reading) -> list[Explanation]:
         found: dict[str, Explanation] = {}

@@ -69,8 +69,8 @@ def suggested_call(function: Callable[..., Any] | None, *, params: Any = None, *
     if hasattr(function, "named_parameters"):
         return " Adapt it: jaxhinge.diagnose(jaxhinge.module_gradient(your_module, your_loss), (w, b), X, y, ...)."
     order, values = "w b x y", []
-    parameters = positional(function)
-    roles = [] if parameters is None else [role(one.name) for one in parameters]
+    parameters = positional(function) or []
+    roles = [role(one.name) for one in parameters if one.default is inspect.Parameter.empty]
     if {"x", "y"} <= set(roles) and {"w", "theta"} & set(roles):
         order = " ".join("w" if one == "theta" else one for one in roles)
         values = [f"{one}=..." for one in roles if one not in ("w", "theta", "b", "x", "y")]
