@@ -21,7 +21,9 @@ _BETWEEN = np.arange(-2.9375, 3.0, 0.125)
 _GRID = np.sort(np.concatenate([_BETWEEN, SHOWN]))
 # Other classes than the two that are compared get this score, far below any margin.
 _FAR = -50.0
-_HALVINGS = 48
+_HALVINGS = 60
+# A kink beyond the grid is sought up to here.
+_BEYOND = 1e3
 # A gradient whose kink lies inside the right one by more than this has another margin; by less, it has a tolerance.
 _WIDEST_TOLERANCE = 0.1001
 
@@ -123,11 +125,11 @@ def measured_threshold(curve: Curve, meter: Meter) -> float | None:
     pushes = returned / size > 0.5
     even = np.where(pushes, size, 0.0)
     near = 1e-3 * abs(size)
-    if not np.all(pushes[:-1] >= pushes[1:]) or pushes[-1] or np.max(np.abs(returned - even)) > near:
+    if not np.all(pushes[:-1] >= pushes[1:]) or np.max(np.abs(np.stack([returned, other]) - even)) > near:
         return None
-    if np.max(np.abs(other - even)) > near:
+    low, high = places[pushes][-1], float(np.append(places[~pushes], _BEYOND)[0])
+    if high == _BEYOND and not (meter.push(high) == meter.push(high, -1.0) == 0.0):
         return None
-    low, high = places[pushes][-1], places[~pushes][0]
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if meter.push(middle) / size > 0.5 else (low, middle)

@@ -39,19 +39,18 @@ def _is_foreign(filename: str) -> bool:
 
 def quoted_line(function: Callable[..., Any], cause: str) -> str:
     """The caller's line that the cause points to, as a sentence; "" where that cannot be told."""
-    tree, first = _parsed(function)
+    tree, source, first = _parsed(function)
     if tree is None:
         return ""
     lines = sorted({node.lineno for node in _candidates(tree, cause) if hasattr(node, "lineno")})
     if len(lines) != 1:
         return ""
-    text = ast.unparse(next(node for node in ast.walk(tree) if _is_line(node, lines[0])))
-    return f"Look at line {first + lines[0] - 1} of your function: {text.splitlines()[0]}"
+    return f"Look at line {first + lines[0] - 1}: {source[lines[0] - 1].strip()}"
 
 
 def uses_autograd(function: Callable[..., Any]) -> bool:
     """Whether the function seems to differentiate a loss instead of writing the gradient out."""
-    tree, _ = _parsed(function)
+    tree, _, _ = _parsed(function)
     names = {"backward", "grad", "value_and_grad", "vjp", "jacobian"}
     return tree is not None and any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
@@ -59,18 +58,15 @@ def uses_autograd(function: Callable[..., Any]) -> bool:
     )
 
 
-def _is_line(node: ast.AST, line: int) -> bool:
-    return isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0) and not hasattr(node, "body")
-
-
-def _parsed(function: Callable[..., Any]) -> tuple[ast.AST | None, int]:
-    """The syntax tree of a function that was written with `def`, and its first line."""
+def _parsed(function: Callable[..., Any]) -> tuple[ast.AST | None, list[str], int]:
+    """The syntax tree of a function that was written with `def`, its lines, and the number of the first."""
     try:
         source, first = inspect.getsourcelines(inspect.unwrap(function))
         tree = ast.parse(textwrap.dedent("".join(source)))
-    except (OSError, TypeError, SyntaxError, ValueError, IndentationError):
-        return None, 0
-    return (tree, first) if tree.body and isinstance(tree.body[0], ast.FunctionDef) else (None, 0)
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None, [], 0
+    written = bool(tree.body) and isinstance(tree.body[0], ast.FunctionDef)
+    return (tree, source, first) if written else (None, [], 0)
 
 
 def _candidates(tree: ast.AST, cause: str) -> Iterator[ast.AST]:

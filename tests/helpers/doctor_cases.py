@@ -12,6 +12,7 @@ import jaxhinge as jh
 
 L2 = 0.05
 CASES = []
+MULTICLASS = (jh.losses.weston_watkins_loss, jh.losses.multiclass_hinge_loss, jh.losses.one_vs_rest_hinge_loss)
 
 
 class Case(NamedTuple):
@@ -60,8 +61,14 @@ def integer_classes(n=40, d=3, k=4, seed=0):
 
 
 def problems(one):
-    classes = one.options.get("loss_fn") in (jh.losses.weston_watkins_loss, jh.losses.multiclass_hinge_loss)
-    return (gaussian_classes(), integer_classes()) if classes else (gaussian(), integers())
+    """The two kinds of data for this case, in the form that it takes them."""
+    if one.options.get("loss_fn") in MULTICLASS:
+        return gaussian_classes(), integer_classes()
+    found = []
+    for (w, b), x, y in (gaussian(), integers()):
+        params = w if one.options.get("fit_intercept") is False else (w, b)
+        found.append((params, x, (y > 0).astype(int) if "labels" in one.options else y))
+    return found
 
 
 WW, CS = {"loss_fn": jh.losses.weston_watkins_loss}, {"loss_fn": jh.losses.multiclass_hinge_loss}
