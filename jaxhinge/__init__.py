@@ -6,7 +6,14 @@ import types as _types
 from jaxhinge import losses, plot
 from jaxhinge._base.checkpoint import Checkpoints
 from jaxhinge._base.old_names import keep_old_names as _keep_old_names
-from jaxhinge._diagnose import Diagnosis, assert_valid_gradient, diagnose, diagnose_loss
+from jaxhinge._diagnose import (
+    Diagnosis,
+    adapt_arguments,
+    assert_valid_gradient,
+    diagnose,
+    diagnose_loss,
+    module_gradient,
+)
 from jaxhinge._methods.problem import Status
 from jaxhinge._objective.files import load, save
 from jaxhinge._objective.objective import LinearParams, decision_function, init_params, loss, predict
@@ -34,6 +41,7 @@ __all__ = [
     "Solution",
     "Status",
     "Sweep",
+    "adapt_arguments",
     "assert_valid_gradient",
     "decision_function",
     "diagnose",
@@ -46,6 +54,7 @@ __all__ = [
     "loss",
     "losses",
     "make_train_step",
+    "module_gradient",
     "path",
     "plot",
     "positive_part",

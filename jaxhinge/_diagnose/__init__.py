@@ -7,13 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 from jaxhinge._base.values import check_outside_jit
+from jaxhinge._diagnose._adapters import adapt_arguments, module_gradient
+from jaxhinge._diagnose._calls import calling_of
 from jaxhinge._diagnose._diagnosis import Diagnosis
-from jaxhinge._diagnose._examine import Examination, not_judged
-from jaxhinge._diagnose._point import checked_point, objective_of
+from jaxhinge._diagnose._examine import Examination, Patient
+from jaxhinge._diagnose._objective import objective_of
+from jaxhinge._diagnose._point import checked_labels, checked_point
 from jaxhinge._diagnose._user_loss import coarse, difference_gradient, jax_gradient, kink_places, traces
+from jaxhinge._diagnose._written import not_judged
 from jaxhinge.losses import hinge_loss
 
-__all__ = ["Diagnosis", "assert_valid_gradient", "diagnose", "diagnose_loss"]
+__all__ = [
+    "Diagnosis",
+    "adapt_arguments",
+    "assert_valid_gradient",
+    "diagnose",
+    "diagnose_loss",
+    "module_gradient",
+]
 
 
 def diagnose(
@@ -23,12 +34,16 @@ def diagnose(
     y: Any,
     *,
     l2: Any = 0.0,
+    C: Any = None,
     loss_fn: Callable[..., Any] = hinge_loss,
+    fit_intercept: Any = True,
+    sample_weight: Any = None,
+    labels: Any = None,
 ) -> Diagnosis:
     r"""Say whether a gradient of the hinge objective is right and, if not, why. Host only.
 
-    The objective is that of `jaxhinge.loss`, the mean loss plus `l2/2 ||w||^2`. At a kink it has no
-    gradient but a set of subgradients, and each of them is right:
+    The objective is that of `jaxhinge.loss`, the mean loss plus `l2/2 ||w||^2`, or with `C` the form
+    `1/2 ||w||^2 + C sum loss`. At a kink it has no gradient but a set of subgradients, and each of them is right:
 
     .. math::
         \Big\{ l2\,w - \frac1n \sum_{m_i < 1} y_i x_i - \frac1n \sum_{m_i = 1} \theta_i y_i x_i :
@@ -43,29 +58,38 @@ def diagnose(
     Args:
       grad_fn: `grad_fn(w, b, x, y)`, called with NumPy copies (float64; labels of classes int64). It
         returns `(dw, db)` in the shapes of `w` and `b`: NumPy, JAX or torch arrays, lists, a tuple
-        or a dict (`"w"`, `"b"`, `"dw"`, `"db"`, ...); `(loss, (dw, db))` and `(loss, dw, db)` will
-        do. Where the labels should be a column, or the bias is the last weight, adapt it:
+        or a dict (`"w"`, `"b"`, `"dw"`, `"db"`, ...). Of `(loss, (dw, db))` and `(loss, dw, db)` the loss is judged
+        too. Functions with other arguments go through `adapt_arguments`, and a `torch.nn.Module` with its
+        loss through `module_gradient`:
 
-            lambda w, b, x, y: grad_fn(w, b, x, y[:, None])
+            jh.adapt_arguments(svm_loss, "w x y reg", reg=0.1)     # CS231n's f(W, X, y, reg)
+            jh.adapt_arguments(gradient, "w x y", bias="last")     # theta = (w, b), x with a column of ones
+            jh.adapt_arguments(gradient, column_labels=True)       # y as (n, 1)
+            jh.adapt_arguments(gradient, row_by_row=True)          # one row at a time
 
-            def adapted(w, b, x, y):  # theirs takes theta = (w, b) and x with a column of ones
-                g = grad_fn(np.append(w, b), np.c_[x, np.ones(len(x))], y)
-                return g[:-1], g[-1]
-
-      params: `(w, b)`: `w` `(d,)` and `b` `()`, or `w` `(d, k)` and `b` `(k,)`.
+      params: `(w, b)`: `w` `(d,)` and `b` `()`, or `w` `(d, k)` and `b` `(k,)`; without a bias `w` or `(w,)`.
       x: Features `(n, d)`.
-      y: Targets -1 and +1 `(n,)`, or labels `0..k-1`.
+      y: Targets -1 and +1 `(n,)`, or labels `0..k-1`, or real numbers for a regression.
       l2: The regularisation that `grad_fn` is meant to have, one number of at least 0.
-      loss_fn: `jaxhinge.losses.hinge_loss`, `perceptron_loss`, `weston_watkins_loss`,
-        `multiclass_hinge_loss` or `multiclass_perceptron_loss`, or a `functools.partial` of one that
-        sets `margin`.
+      C: In place of `l2`: the objective is `1/2 ||w||^2 + C sum_i loss_i`.
+      loss_fn: A loss of `jaxhinge.losses` that is a function of linear scores: `hinge_loss`, `squared_hinge_loss`,
+        `smooth_hinge_loss`, `perceptron_loss`; `weston_watkins_loss`, `multiclass_hinge_loss`,
+        `multiclass_perceptron_loss`, `one_vs_rest_hinge_loss`; `epsilon_insensitive_loss`,
+        `squared_epsilon_insensitive_loss`, `pinball_loss`; or a `functools.partial` of one that sets `margin`, `width`,
+        `epsilon` or `quantile`.
+      fit_intercept: True; `"regularized"` where the regulariser includes the bias; False for a model without one: then
+        `grad_fn(w, x, y)` returns `dw`, or `(loss, dw)`.
+      sample_weight: Weights of the rows `(n,)`: the loss is their weighted mean (with `C`, the weighted sum). They are
+        passed on where `grad_fn` has a parameter `sample_weight` or a fifth one; else it is taken to know them, such as
+        weights of classes.
+      labels: What `y` and `grad_fn` call the labels, where that is not -1 and +1 or `0..k-1`: `(0, 1)`, negative first.
 
     Returns:
       A `Diagnosis`: `ok`, `cause`, `findings`, `kink_rows`, ...; print it for a report.
 
     Raises:
       ValueError: Your data, not the function, is at fault: shapes that do not fit, labels outside
-        {-1, +1} or `0..k-1`, NaN or infinity, a negative `l2`; or `loss_fn` is not one of the above.
+        {-1, +1} or `0..k-1`, NaN or infinity, a negative `l2`, both `l2` and `C`; or `loss_fn` is not one of the above.
       TypeError: Something is not a real number, or `grad_fn` cannot be called.
 
     References:
@@ -86,8 +110,10 @@ def diagnose(
     check_outside_jit("diagnose")
     if not callable(grad_fn):
         raise TypeError(f"grad_fn must be a function grad_fn(w, b, x, y); got {type(grad_fn).__name__}.")
-    objective = objective_of(loss_fn, l2)
-    return Examination(grad_fn, checked_point(params, x, y, objective), objective).diagnosis()
+    objective = objective_of(loss_fn, l2, C, fit_intercept)
+    own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, function=grad_fn)
+    names = checked_labels(labels, objective, own.num_classes)
+    return Examination(Patient(grad_fn, grad_fn, names), own, objective).diagnosis()
 
 
 def diagnose_loss(
@@ -98,7 +124,11 @@ def diagnose_loss(
     y: Any,
     *,
     l2: Any = 0.0,
+    C: Any = None,
     loss_fn: Callable[..., Any] = hinge_loss,
+    fit_intercept: Any = True,
+    sample_weight: Any = None,
+    labels: Any = None,
 ) -> Diagnosis:
     r"""Say whether a loss that you wrote has the gradients of the hinge objective. Host only.
 
@@ -112,8 +142,10 @@ def diagnose_loss(
     the report says why. Either way a kink that sits at another margin than it should is found.
 
     Args:
-      user_loss: `user_loss(w, b, x, y)`, one number, regularisation included.
-      params, x, y, l2, loss_fn: As for `diagnose`; `loss_fn` is what `user_loss` should be like.
+      user_loss: `user_loss(w, b, x, y)`, one number, regularisation included; `adapt_arguments` brings other arguments
+        to these.
+      params, x, y, l2, C, fit_intercept, sample_weight, labels: As for `diagnose`.
+      loss_fn: What `user_loss` should be like, per row.
 
     Returns:
       A `Diagnosis`, as `diagnose` returns it.
@@ -138,16 +170,19 @@ def diagnose_loss(
     check_outside_jit("diagnose_loss")
     if not callable(user_loss):
         raise TypeError(f"user_loss must be a function user_loss(w, b, x, y); got {type(user_loss).__name__}.")
-    objective = objective_of(loss_fn, l2)
-    own = checked_point(params, x, y, objective)
-    if traces(user_loss, own):
-        diagnosis = Examination(jax_gradient(user_loss), own, objective).diagnosis()
-    elif coarse(user_loss, own):
+    objective = objective_of(loss_fn, l2, C, fit_intercept)
+    own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, function=user_loss)
+    names = checked_labels(labels, objective, own.num_classes)
+    calling = calling_of(user_loss, objective, names, weighted=own.weight is not None)
+    traced = traces(user_loss, own, calling)
+    if not traced and coarse(user_loss, own, calling):
         return not_judged(own, objective)
-    else:
-        diagnosis = Examination(difference_gradient(user_loss), own, objective, beside_kinks=False).diagnosis()
-    places = [] if diagnosis.ok else kink_places(user_loss, own, objective)
-    if not places or places == [objective.margin]:
+    places = kink_places(user_loss, own, objective, calling)
+    kink = places[0] if len(places) == 1 else None
+    gradient = (jax_gradient if traced else difference_gradient)(user_loss, calling)
+    patient = Patient(user_loss, gradient, names, is_loss=True, kink=kink, beside_kinks=traced)
+    diagnosis = Examination(patient, own, objective).diagnosis()
+    if diagnosis.ok or not places or places == [objective.margin]:
         return diagnosis
     found = " and ".join(f"{place:g}" for place in places)
     sentence = f"The loss of one row has its kink at margin {found}; it should be at margin {objective.margin:g}."
@@ -161,14 +196,18 @@ def assert_valid_gradient(
     y: Any,
     *,
     l2: Any = 0.0,
+    C: Any = None,
     loss_fn: Callable[..., Any] = hinge_loss,
+    fit_intercept: Any = True,
+    sample_weight: Any = None,
+    labels: Any = None,
 ) -> None:
     """Fail with the report of `diagnose` unless the gradient is right; for test suites. Host only.
 
     Any subgradient is right at a kink, where a numerical gradient check would refuse it.
 
     Args:
-      grad_fn, params, x, y, l2, loss_fn: As for `diagnose`.
+      grad_fn, params, x, y, l2, C, loss_fn, fit_intercept, sample_weight, labels: As for `diagnose`.
 
     Raises:
       AssertionError: The gradient is wrong; the message is the report.
@@ -182,6 +221,7 @@ def assert_valid_gradient(
     >>> gradient = lambda w, b, x, y: jax.grad(jh.loss)((w, b), x, y, l2=0.1)
     >>> jh.assert_valid_gradient(gradient, (np.array([0.5, 0.25]), 0.0), x, y, l2=0.1)
     """
-    diagnosis = diagnose(grad_fn, params, x, y, l2=l2, loss_fn=loss_fn)
+    stated = {"l2": l2, "C": C, "loss_fn": loss_fn, "fit_intercept": fit_intercept}
+    diagnosis = diagnose(grad_fn, params, x, y, **stated, sample_weight=sample_weight, labels=labels)
     if not diagnosis.ok:
         raise AssertionError(str(diagnosis))

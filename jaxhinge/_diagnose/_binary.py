@@ -1,36 +1,86 @@
-"""The pushes of a binary hinge, for any recipe."""
+"""The pushes of a loss of one score, for any recipe: margins of a label, or the two sides of a residual."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from typing import NamedTuple
 
-from jaxhinge._diagnose._point import Array, Objective, Point
-from jaxhinge._diagnose._recipe import Labels, Pushes, Recipe, counted, last_alternatives, score_slack, weight_in_band
+import numpy as np
+import numpy.typing as npt
+
+from jaxhinge._diagnose._objective import Array, Objective
+from jaxhinge._diagnose._point import Point
+from jaxhinge._diagnose._recipe import Labels, Mask, Pushes, Recipe, counted, score_slack, weight_in_band
+from jaxhinge._diagnose._rows_kept import kept_rows
+
+
+class _Terms(NamedTuple):
+    """The terms of the loss, `(m,)` each: a term pushes where `margin - sign * (score - offset) > 0`."""
+
+    row: npt.NDArray[np.int_]
+    sign: Array
+    offset: Array
+    weight: Array
 
 
 def binary_pushes(point: Point, objective: Objective, recipe: Recipe, unit: float) -> list[Pushes]:
     """What the rows contribute; more than one answer where the recipe leaves a discrete choice."""
-    scores = point.x @ point.w + recipe.margin_bias * point.b
-    terms = np.abs(point.x) @ np.abs(point.w) + np.abs(point.b) + objective.margin
-    slack = score_slack(point.x, unit)[:, 0] * terms
+    data, magnitude, count = point.products
+    bias, magnitude = recipe.margin_bias * point.b, magnitude + abs(objective.margin)
+    if objective.family == "regression":
+        magnitude = magnitude + np.abs(point.y)
+    slack = score_slack(count, unit)[:, 0] * magnitude
     if recipe.rows == "pairs_by_label":
-        return [_pairs_by_label(point, objective, recipe, scores, slack)]
-    x, y, weight = point.x, point.y, np.ones(len(point.x))
-    if recipe.rows == "pairs":
-        # Every score meets every label: each row is there with both labels, as often as they occur.
-        weight = np.concatenate([np.full(len(x), np.sum(y > 0)), np.full(len(x), np.sum(y < 0))]).astype(float)
-        y = np.concatenate([np.ones(len(x)), -np.ones(len(x))])
-        x, scores = np.concatenate([x, x]), np.concatenate([scores, scores])
-        slack, terms = np.concatenate([slack, slack]), np.concatenate([terms, terms])
-    margins = _labels(y, recipe.margin_labels) * scores
+        return [_pairs_by_label(point, objective, recipe, data + bias, slack)]
+    terms = _terms(point, objective, recipe)
+    row = terms.row
+    labels = _labels(terms.sign, recipe.margin_labels)
+    scores = data[row] + bias
+    margins = labels * (scores - terms.offset)
+    if recipe.bias_outside_label:
+        margins = labels * data[row] + bias
+    margins = recipe.score_sign * margins
     z = objective.margin - margins
-    on, free = counted(z, slack * np.maximum(1.0, np.abs(_labels(y, recipe.margin_labels))), objective.margin, recipe)
-    push = weight * _push(z, margins, scores, y, recipe)
-    size = weight * (np.abs(push) if recipe.slope == "hinge" else 3.0 * (1.0 + terms)) * (on | free)
-    groups = [(int(row), np.array([[0.0], [push[row]]])) for row in np.flatnonzero(free & (weight > 0))]
+    slack = slack[row] * np.maximum(1.0, np.abs(labels))
+    on, free = _on_and_free(z, slack, objective, recipe)
+    push = terms.weight * _push(z, margins, scores, terms.sign, objective, recipe)
+    steady = _slope(objective, recipe) == "hinge"
+    size = terms.weight * (np.abs(push) if steady else 3.0 * (1.0 + magnitude[row]) ** _degree(recipe)) * (on | free)
+    groups = [(int(i), np.array([[0.0], [push[i]]])) for i in np.flatnonzero(free & (terms.weight > 0))]
     active = (int(np.sum(on)), int(np.sum(on | free)))
-    pushes = Pushes(x, (push * on)[:, None], groups, size[:, None], active)
-    return last_alternatives(pushes, recipe) if recipe.rows in ("last", "last_row") else [pushes]
+    pushes = Pushes(point.x[row], (push * on)[:, None], groups, size[:, None], active, z, slack)
+    if not recipe.bias_label:
+        pushes = replace(pushes, bias_factor=terms.sign)
+    if recipe.rows in ("one_mask_of_sum", "one_mask_of_mean"):
+        return _one_mask(pushes, push, margins, slack, objective, recipe)
+    return kept_rows(pushes, recipe)
+
+
+def _terms(point: Point, objective: Objective, recipe: Recipe) -> _Terms:
+    rows, ones = np.arange(len(point.x)), np.ones(len(point.x))
+    weight = ones if recipe.weights == "none" else point.weights
+    if objective.family == "regression":
+        low, high = objective.sides
+        return _Terms(
+            np.concatenate([rows, rows]),
+            np.concatenate([ones, -ones]),
+            np.concatenate([point.y, point.y]),
+            np.concatenate([low * weight, high * weight]),
+        )
+    if recipe.rows != "pairs":
+        return _Terms(rows, point.y, 0.0 * ones, weight)
+    # Every score meets every label: each row is there with both labels, as often as they occur.
+    positive, negative = float(np.sum(weight[point.y > 0])), float(np.sum(weight[point.y < 0]))
+    weights = np.concatenate([positive * ones, negative * ones])
+    return _Terms(np.concatenate([rows, rows]), np.concatenate([ones, -ones]), np.zeros(2 * len(rows)), weights)
+
+
+def _on_and_free(z: Array, slack: Array, objective: Objective, recipe: Recipe) -> tuple[Mask, Mask]:
+    on, free = counted(z, slack, objective.margin, recipe)
+    if recipe.mask == "violating" and _slope(objective, recipe) in ("squared", "half_squared", "smooth"):
+        # The slope begins at 0: on the kink there is no choice.
+        return on | free, np.zeros_like(free)
+    return on, free
 
 
 def _labels(y: Array, use: Labels) -> Array:
@@ -41,16 +91,46 @@ def _labels(y: Array, use: Labels) -> Array:
     return y if use == "signed" else np.ones_like(y)
 
 
-def _push(z: Array, margins: Array, scores: Array, y: Array, recipe: Recipe) -> Array:
+def _slope(objective: Objective, recipe: Recipe) -> str:
+    return objective.slope if recipe.slope == "own" else recipe.slope
+
+
+def _degree(recipe: Recipe) -> int:
+    """The power of the score that a push grows with."""
+    return 2 if recipe.slope in ("times_score", "times_margin") else 1
+
+
+def _push(z: Array, margins: Array, scores: Array, y: Array, objective: Objective, recipe: Recipe) -> Array:
     """The slope of each row in its score, where the row pushes."""
-    if recipe.slope == "logistic_zero_one":
+    slope = _slope(objective, recipe)
+    if slope == "logistic_zero_one":
         return _sigmoid(scores) - y
-    strength = {"hinge": np.ones_like(z), "squared": 2.0 * z, "half_squared": z, "logistic": _sigmoid(-margins)}
-    return -_labels(y, recipe.push_labels) * strength[recipe.slope] * weight_in_band(z, recipe)
+    strength = {"logistic": _sigmoid(-margins), "half_squared": z}.get(slope)
+    if strength is None:
+        kind = slope if slope in ("hinge", "squared") else objective.slope
+        strength = {"hinge": np.ones_like(z), "squared": 2.0 * z, "smooth": np.clip(z / objective.width, 0.0, 1.0)}[
+            kind
+        ]
+        strength = strength * {"times_score": scores, "times_margin": margins}.get(slope, 1.0)
+    return -_labels(y, recipe.push_labels) * strength * weight_in_band(z, recipe)
 
 
 def _sigmoid(values: Array) -> Array:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
+
+
+def _one_mask(
+    pushes: Pushes, push: Array, margins: Array, slack: Array, objective: Objective, recipe: Recipe
+) -> list[Pushes]:
+    """All rows push where the sum (or mean) of the margins is too small, else no row does."""
+    count, total = len(margins), float(np.sum(margins))
+    required = objective.margin * (count if recipe.rows == "one_mask_of_mean" else 1.0)
+    every = replace(pushes, fixed=push[:, None], groups=[], size=np.abs(push)[:, None], active=(count, count))
+    nobody = replace(every, fixed=0.0 * every.fixed, active=(0, 0))
+    if abs(required - total) <= float(np.sum(slack)):
+        half = replace(every, fixed=0.5 * every.fixed)
+        return [every, nobody, half]
+    return [every if total < required else nobody]
 
 
 def _pairs_by_label(point: Point, objective: Objective, recipe: Recipe, scores: Array, slack: Array) -> Pushes:
@@ -63,4 +143,5 @@ def _pairs_by_label(point: Point, objective: Objective, recipe: Recipe, scores: 
         if np.any(free):
             groups += [(int(row), np.array([[0.0], [-label * float(np.sum(free))]])) for row in rows]
     size = np.full((len(scores), 1), float(len(scores)))
-    return Pushes(point.x, fixed, groups, size, (len(scores), len(scores)))
+    count = len(scores)
+    return Pushes(point.x, fixed, groups, size, (count, count), objective.margin - point.y * scores, slack)

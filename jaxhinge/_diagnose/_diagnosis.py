@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxhinge._diagnose._facts import Facts
-from jaxhinge._diagnose._plot import plot_comparison
+from jaxhinge._diagnose._plot import plot_comparison, plot_curve
 from jaxhinge._diagnose._report import report
 
 if TYPE_CHECKING:
@@ -30,10 +30,13 @@ class Diagnosis(Facts):
       alternatives: Causes that fit equally well, where no probe point told them apart (`cause` is then
         "unknown").
       comparison: Returned and valid gradients at the point that shows the fault best; None where
-        nothing was returned.
+        no gradient was returned.
       precision: The dtype whose rounding explains the returned numbers.
       num_calls: How often the function was called.
       num_points: At how many points it was judged.
+      loss_ok: Whether the losses that came with the gradients (or, for `diagnose_loss`, the values of the loss) are those
+        of the objective; None where no loss was returned. `ok` speaks of the gradient alone.
+      curve: Where the cause is "unknown", the measured push of one row over its margin, beside the right one; else None.
     """
 
     def __bool__(self) -> bool:
@@ -45,6 +48,8 @@ class Diagnosis(Facts):
     def plot(self, ax: Any = None) -> Figure:
         """The returned gradient against the valid interval of each coordinate (needs `jaxhinge[plot]`).
 
+        Where the cause is "unknown", the measured push of one row is drawn instead, beside the right one.
+
         Args:
           ax: A matplotlib `Axes` to draw in; by default a new figure.
 
@@ -55,6 +60,8 @@ class Diagnosis(Facts):
           ImportError: matplotlib is not installed.
           ValueError: The function returned nothing that can be drawn.
         """
+        if self.curve is not None:
+            return plot_curve(self, self.curve, ax)
         if self.comparison is None:
             raise ValueError(f"There is nothing to draw: the function returned no gradient ({self.cause}).")
         return plot_comparison(self, self.comparison, ax)

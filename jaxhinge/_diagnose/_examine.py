@@ -1,53 +1,93 @@
-"""One examination: call the function, search for the recipe that explains it, and write down what was found."""
+"""One examination: call the function at the probe points, and search for the recipe that explains what it returned."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from jaxhinge._diagnose._causes import advice
+from jaxhinge._diagnose._alterations import Alteration
+from jaxhinge._diagnose._calls import Calling, call, calling_of
 from jaxhinge._diagnose._diagnosis import Diagnosis
-from jaxhinge._diagnose._facts import Comparison
-from jaxhinge._diagnose._findings import comparison, differing_rows, kink_note, puzzled, reading_note, trouble_notes
+from jaxhinge._diagnose._evidence import Evidence, Explanation
 from jaxhinge._diagnose._gradients import gradient_sets
-from jaxhinge._diagnose._kinks import choice, fractions, narrow_band, rows_on_kink
-from jaxhinge._diagnose._point import Array, Objective, Point
-from jaxhinge._diagnose._probes import Probe, own_probes, synthetic_probes, tie_breakers
+from jaxhinge._diagnose._measured import Curve, Meter, measured_curve, measured_threshold, threshold_alteration
+from jaxhinge._diagnose._objective import Array, Objective
+from jaxhinge._diagnose._point import Point
+from jaxhinge._diagnose._probes import Probe, Weighing, own_probes, synthetic_probes, tie_breakers
 from jaxhinge._diagnose._recipe import Recipe
-from jaxhinge._diagnose._returned import Returned, call
-from jaxhinge._diagnose._search import Evidence, Explanation, Search
+from jaxhinge._diagnose._returned import Returned
+from jaxhinge._diagnose._search import Search
+from jaxhinge._diagnose._signatures import original
+from jaxhinge._diagnose._written import Account, Case, without_numbers, written
 
 # Rounds of further probe points while several causes fit equally well.
 _TIE_ROUNDS = 3
 
 
-class Examination:
-    """The function, its calls and what they returned."""
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """The function, and how it is called.
 
-    def __init__(
-        self, grad_fn: Callable[..., Any], own: Point, objective: Objective, *, beside_kinks: bool = True
-    ) -> None:
-        self.grad_fn, self.own, self.objective = grad_fn, own, objective
-        self.evidence: list[Evidence] = []
-        self.num_calls = 0
-        # Quotients of differences, coordinate by coordinate, need not be a subgradient at a kink.
-        self.beside_kinks = beside_kinks
-        # The number of rows that the function insists on, where it accepts no other.
-        self.fixed_rows: int | None = None
-        self.coarsest = "float32"
-        # Whether a binary bias is handed over as a number, where the function wrote into the array.
-        self.bias_as_number = False
+    Attributes:
+      function: What the caller wrote, for its name and its lines.
+      grad_fn: The gradient to judge, the function itself or made from it.
+      labels: What the caller calls the labels; None where they are as usual.
+      is_loss: Whether the caller wrote a loss.
+      kink: The margin at which the values of the loss have their kink, where that is known.
+      beside_kinks: Whether the gradient can be judged at kinks. Quotients of differences, coordinate by coordinate,
+        need not be a subgradient there.
+    """
+
+    function: Callable[..., Any]
+    grad_fn: Callable[..., Any]
+    labels: npt.NDArray[Any] | None = None
+    is_loss: bool = False
+    kink: float | None = None
+    beside_kinks: bool = True
+
+
+@dataclass(eq=False)
+class Examination:
+    """The function, its calls and what they returned.
+
+    Attributes:
+      patient: The function.
+      own: The caller's point.
+      objective: What the gradient should be of.
+      evidence: The probe points and what was returned there, the caller's point first.
+      num_calls: How often the function was called.
+      fixed_rows: The number of rows that the function insists on, where it accepts no other.
+      coarsest: The coarsest dtype that the function may compute in.
+      bias_as_number: Whether a scalar bias is handed over as a number, because the function wrote into the array.
+    """
+
+    patient: Patient
+    own: Point
+    objective: Objective
+    evidence: list[Evidence] = field(default_factory=list)
+    num_calls: int = 0
+    fixed_rows: int | None = None
+    coarsest: str = "float32"
+    bias_as_number: bool = False
+    weighing: Weighing = "none"
+
+    @cached_property
+    def calling(self) -> Calling:
+        """How the function is called."""
+        weighted = self.own.weight is not None
+        return calling_of(self.patient.function, self.objective, self.patient.labels, weighted=weighted)
 
     def called(self, point: Point) -> Returned:
         """One call, counted."""
         self.num_calls += 1
-        returned = call(self.grad_fn, point, bias_as_number=self.bias_as_number)
-        if "b" in returned.wrote_to and point.b.ndim == 0:
+        returned = call(self.patient.grad_fn, point, self.calling, bias_as_number=self.bias_as_number)
+        if "b" in returned.wrote_to and point.b.ndim == 0 and not self.bias_as_number:
             # `s = b; s += ...` is right for a number, and a bias is a number to most who write it.
             self.bias_as_number = True
             return replace(self.called(point), wrote_to=returned.wrote_to)
@@ -58,17 +98,29 @@ class Examination:
         self._collect()
         first = self.evidence[0].returned
         if first.gradient is None:
-            return self._without_numbers(first)
+            return without_numbers(first, self.own, self.objective, self.num_calls)
+        if self._is_zero():
+            return self._written(Account(["gradient_zero"], None))
         explanation, alternatives = self._explanation()
         causes = self._causes(explanation)
         if causes == ["unknown"] and self._accumulates():
             causes = ["gradient_accumulated"]
-        return self._written(causes, explanation, alternatives)
+        curve = self._curve if causes == ["unknown"] and not alternatives else None
+        return self._written(Account(causes, explanation, alternatives, curve))
+
+    def _written(self, account: Account) -> Diagnosis:
+        case = Case(
+            original(self.patient.function), self.patient.is_loss, self.own, self.objective, self.evidence, self.called
+        )
+        return written(account, case, lambda: self.num_calls)
 
     def _collect(self) -> None:
+        self.weighing = self._way_of_weighing()
+        if self.weighing == "by_row":
+            self.fixed_rows = len(self.own.x)
         own = list(own_probes(self.own, self.objective))
         own = [probe for probe in own if self._conclusive(probe)] or own
-        made = self._synthetic(None)
+        made = self._synthetic()
         # The bar appears only where the whole takes longer than two seconds.
         # disable=None: no bar where stderr is not a terminal.
         with tqdm(total=len(own) + len(made), desc="jaxhinge.diagnose", delay=2.0, leave=False, disable=None) as bar:
@@ -76,17 +128,31 @@ class Examination:
             if self.evidence[0].returned.gradient is None:
                 return
             others = self._judged(made, bar)
-            if others[0].returned.gradient is None and self.own.rows != len(made[0].point.x):
-                self.fixed_rows = self.own.rows
-                others = self._judged(self._synthetic(self.own.rows), bar)
+            if others[0].returned.gradient is None and len(self.own.x) != len(made[0].point.x):
+                self.fixed_rows = len(self.own.x)
+                self.weighing = "by_row" if self.weighing == "by_label" else self.weighing
+                others = self._judged(self._synthetic(), bar)
             self.evidence += others
 
-    def _synthetic(self, rows: int | None) -> list[Probe]:
-        made = synthetic_probes(self.own, self.objective, rows)
+    def _way_of_weighing(self) -> Weighing:
+        """Where the weights of made-up rows come from."""
+        if self.own.weight is None:
+            return "none"
+        if self.calling.weights is not None:
+            return "handed"
+        alike = self.objective.family != "regression" and all(
+            len(np.unique(self.own.weight[self.own.y == label])) == 1 for label in np.unique(self.own.y)
+        )
+        return "by_label" if alike else "by_row"
+
+    def _synthetic(self) -> list[Probe]:
+        made = synthetic_probes(self.own, self.objective, self.fixed_rows, weighing=self.weighing)
         return [probe for probe in made if self._conclusive(probe)]
 
     def _conclusive(self, probe: Probe) -> bool:
-        return self.beside_kinks or not gradient_sets(probe.point, self.objective, Recipe(), "differences")[0].groups
+        if self.patient.beside_kinks:
+            return True
+        return not gradient_sets(probe.point, self.objective, Recipe(), "differences")[0].groups
 
     def _judged(self, probes: Iterable[Probe], bar: Any = None) -> list[Evidence]:
         found = []
@@ -98,31 +164,78 @@ class Examination:
                 break
         return found
 
+    def _is_zero(self) -> bool:
+        """Whether every gradient that was returned is 0, though some right one is not."""
+        judged = [item for item in self.evidence if item.returned.finite]
+        return (
+            bool(judged)
+            and not any(np.any(item.returned.gradient) for item in judged)
+            and Search(self.own, self.objective, self.evidence).right() is None
+        )
+
+    def _search(self, measured: Iterable[Alteration] = ()) -> Search:
+        return Search(self.own, self.objective, self.evidence, self.coarsest, measured)
+
     def _explanation(self) -> tuple[Explanation | None, tuple[str, ...]]:
-        found = self._found()
+        found = self._found(self._from_values())
+        if not found:
+            found = self._from_curve()
         for seed in range(2, 2 + _TIE_ROUNDS):
             if len(found) <= 1:
                 break
-            fresh = self._judged(tie_breakers(self.own, self.objective, self.fixed_rows, seed))
-            judge = Search(self.own, self.objective, fresh, self.coarsest)
+            more = tie_breakers(self.own, self.objective, self.fixed_rows, seed, self.weighing)
+            judge = Search(self.own, self.objective, self._judged(more), self.coarsest)
             found = [one for one in found if judge.precision_of(one.recipe, one.reading) is not None] or found
         if len(found) > 1:
             return None, tuple(sorted(one.cause for one in found))
         return (found[0] if found else None), ()
 
-    def _found(self) -> list[Explanation]:
+    def _found(self, measured: list[Alteration]) -> list[Explanation]:
         """Explanations, the ordinary reading of the function first; what a reading supposes is tested by calls."""
-        found = Search(self.own, self.objective, self.evidence).explanations()
+        found = self._search(measured).explanations()
         if not found:
             self.coarsest = self._working_precision()
             if self.coarsest != "float32":
-                found = Search(self.own, self.objective, self.evidence, self.coarsest).explanations()
-        if not found and self.own.rows > 1:
-            search = Search(self.own, self.objective, self.evidence)
+                found = self._search(measured).explanations()
+        several = len(self.own.x) > 1
+        if several and any(one.recipe.factors is not None for one in found):
+            # A size in proportion to n may be a count that is taken from elsewhere.
+            outside = self._search(measured).explanations("rows_outside")
+            if outside and len(outside[0].causes) < len(found[0].causes):
+                return outside
+        if not found and several:
+            self.coarsest = "float32"
+            search = self._search(measured)
             found = search.explanations("rows_outside")
             if not found and self._same_after(lambda x: -x):
                 found = search.explanations("data_outside")
         return found
+
+    def _from_values(self) -> list[Alteration]:
+        """The mistake that the kink of a loss is, read off its values."""
+        if self.patient.kink is None:
+            return []
+        measured = threshold_alteration(self.patient.kink, self.objective, of_a_loss=True)
+        return [] if measured is None else [measured]
+
+    @cached_property
+    def _meter(self) -> Meter:
+        return Meter(self.own, self.objective, self.called, self.fixed_rows)
+
+    @cached_property
+    def _curve(self) -> Curve | None:
+        return measured_curve(self._meter)
+
+    def _from_curve(self) -> list[Explanation]:
+        """Explanations by a kink at another margin, as the push of one row shows it."""
+        if self.objective.family == "regression" or self._curve is None:
+            return []
+        threshold = measured_threshold(self._curve, self._meter)
+        if threshold is None:
+            return []
+        of_a_loss = self.patient.is_loss or all(item.returned.loss is not None for item in self.evidence[:3])
+        measured = threshold_alteration(threshold, self.objective, of_a_loss=of_a_loss)
+        return [] if measured is None else self._search([measured]).explanations()
 
     def _working_precision(self) -> str:
         """The dtype that a function which returns a wider one seems to compute in.
@@ -149,7 +262,7 @@ class Examination:
         if explanation is not None:
             odd = [item for item in odd if not self._excused(item, explanation)]
         causes = trouble | ({"not_finite"} if odd else set())
-        if explanation is not None and len(odd) * 2 <= len(self.evidence):
+        if explanation is not None and len(odd) < len(self.evidence):
             causes |= set(explanation.causes)
         if not causes and any(item.returned.trouble == "raised" and item.probe.own_data for item in self.evidence):
             causes = {"raised"}
@@ -159,6 +272,9 @@ class Examination:
         return sorted(causes)
 
     def _excused(self, item: Evidence, explanation: Explanation) -> bool:
+        """Whether the mistake itself divides by a count of 0 at this point."""
+        if explanation.recipe.divisor != "active":
+            return False
         sets = gradient_sets(item.probe.point, self.objective, explanation.recipe, explanation.precision)
         return any(one.undefined for one in sets)
 
@@ -176,87 +292,8 @@ class Examination:
             any(np.all(np.abs(step - one.nearest(step)) <= 1e-5 * size) for one in allowed) for step in steps
         )
 
-    def _without_numbers(self, first: Returned) -> Diagnosis:
-        return Diagnosis(
-            ok=False,
-            cause=first.trouble,
-            findings=(first.detail,),
-            kink_rows=rows_on_kink(self.own, self.objective, "float64"),
-            kink_fractions=np.full(len(rows_on_kink(self.own, self.objective, "float64")), np.nan),
-            num_calls=self.num_calls,
-            num_points=len(self.evidence),
-        )
-
-    def _written(self, causes: list[str], explanation: Explanation | None, alternatives: tuple[str, ...]) -> Diagnosis:
-        precision = explanation.precision if explanation else Search(self.own, self.objective, self.evidence).start
-        recipe = explanation.recipe if explanation else Recipe()
-        told = [advice(cause, recipe, self.objective) for cause in causes]
-        compared = comparison(self.evidence, self.objective, precision, right=not causes)
-        rows = rows_on_kink(self.own, self.objective, precision)
-        first = self.evidence[0]
-        taken = choice(self.evidence, self.objective, precision) if not causes else ""
-        return Diagnosis(
-            ok=not causes,
-            cause="+".join(causes) or "none",
-            findings=tuple(
-                filter(
-                    None,
-                    [one.sentence for one in told]
-                    + self._notes(causes, explanation, alternatives, compared, taken, precision),
-                )
-            ),
-            mends=tuple(one.mend for one in told if one.mend),
-            kink_rows=rows,
-            kink_fractions=fractions(first, self.objective, precision, rows)
-            if first.probe.point is self.own
-            else np.full(len(rows), np.nan),
-            kink_choice=taken,
-            alternatives=alternatives,
-            comparison=compared,
-            precision=precision,
-            num_calls=self.num_calls,
-            num_points=len(self.evidence),
-        )
-
-    def _notes(
-        self,
-        causes: list[str],
-        explanation: Explanation | None,
-        alternatives: tuple[str, ...],
-        compared: Comparison | None,
-        taken: str,
-        precision: str,
-    ) -> list[str]:
-        notes = [*trouble_notes(self.evidence), *reading_note(explanation)]
-        if not causes:
-            return [*notes, kink_note(taken, narrow_band(self.evidence, self.objective))]
-        if explanation is not None:
-            return [*notes, differing_rows(self.evidence, self.objective, explanation, compared)]
-        if alternatives:
-            notes.append(
-                "These fit equally well, and no probe point tells them apart: " + ", ".join(alternatives) + "."
-            )
-        return [*notes, *puzzled(self.evidence, self.own, self.objective, precision, self.called)]
-
 
 def _rounded(x: Array, bits: int) -> Array:
     """The nearest numbers with so many significant binary digits."""
     fraction, exponent = np.frexp(x)
     return np.asarray(np.ldexp(np.round(np.ldexp(fraction, bits)), exponent - bits))
-
-
-def not_judged(own: Point, objective: Objective) -> Diagnosis:
-    """The answer where the values of a loss are float32."""
-    rows = rows_on_kink(own, objective, "float64")
-    told = (
-        "The values of the loss are float32, and their differences are lost in its rounding. Compute the loss in "
-        "float64, or take its gradient in your framework and give that to jaxhinge.diagnose."
-    )
-    return Diagnosis(
-        ok=False,
-        cause="unknown",
-        findings=(told,),
-        kink_rows=rows,
-        kink_fractions=np.full(len(rows), np.nan),
-        precision="float32",
-    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from jaxhinge._diagnose._point import Array
+from jaxhinge._diagnose._measured import Curve
+from jaxhinge._diagnose._objective import Array
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,6 @@ class Comparison:
     tolerance: Array
     size: str
 
-    @property
-    def worst(self) -> int:
-        """The coordinate that is farthest from the nearest valid gradient."""
-        return int(np.argmax(np.abs(self.returned - self.nearest)))
-
 
 @dataclass(frozen=True, eq=False)
 class Facts:
@@ -55,3 +51,5 @@ class Facts:
     precision: str = "float64"
     num_calls: int = 0
     num_points: int = 0
+    loss_ok: bool | None = None
+    curve: Curve | None = None

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxhinge._diagnose._binary import binary_pushes
+from jaxhinge._diagnose._evidence import Evidence, Explanation
 from jaxhinge._diagnose._facts import Comparison
 from jaxhinge._diagnose._gradients import GradientSet, gradient_sets
-from jaxhinge._diagnose._kinks import violations
-from jaxhinge._diagnose._point import Objective, Point
+from jaxhinge._diagnose._measured import rows_are_mixed
+from jaxhinge._diagnose._objective import Objective
+from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
 from jaxhinge._diagnose._returned import Returned
-from jaxhinge._diagnose._search import Evidence, Explanation
+from jaxhinge._diagnose._violations import violations
 
 _MOST_ROWS = 6
 
@@ -36,14 +38,15 @@ def comparison(evidence: list[Evidence], objective: Objective, precision: str, *
     allowed, point, gradient = valid_set(chosen, objective, precision), chosen.probe.point, chosen.returned.gradient
     assert gradient is not None
     low, high = allowed.bounds()
+    shown = slice(0, point.w.size if objective.intercept == "none" else None)
     return Comparison(
         where=chosen.probe.name,
-        names=tuple(_names(point)),
-        returned=gradient,
-        nearest=allowed.nearest(gradient),
-        low=low,
-        high=high,
-        tolerance=allowed.tolerance,
+        names=tuple(_names(point))[shown],
+        returned=gradient[shown],
+        nearest=allowed.nearest(gradient)[shown],
+        low=low[shown],
+        high=high[shown],
+        tolerance=allowed.tolerance[shown],
         size=f"n = {len(point.x)}, d = {len(point.w)}" + (f", k = {point.num_classes}" if point.w.ndim == 2 else ""),
     )
 
@@ -110,7 +113,7 @@ def differing_rows(
     evidence: list[Evidence], objective: Objective, explanation: Explanation, compared: Comparison | None
 ) -> str:
     """The rows whose push is not what it should be, at the point that is shown."""
-    if compared is None or objective.family != "binary" or explanation.recipe.rows in ("pairs", "pairs_by_label"):
+    if compared is None or objective.family != "binary" or explanation.recipe.rows != "all":
         return ""
     item = next(item for item in evidence if item.probe.name == compared.where and item.returned.finite)
     unit = PRECISIONS[explanation.precision]
@@ -131,11 +134,7 @@ def differing_rows(
 
 
 def puzzled(
-    evidence: list[Evidence],
-    own: Point,
-    objective: Objective,
-    precision: str,
-    called: Callable[[Point], Returned],
+    evidence: list[Evidence], objective: Objective, precision: str, called: Callable[[Point], Returned]
 ) -> list[str]:
     """What may help where no cause fits."""
     judged = [item for item in evidence if item.returned.finite]
@@ -147,8 +146,26 @@ def puzzled(
         fine = dict.fromkeys(item.probe.name for item in judged if item not in wrong)
         bad = dict.fromkeys(item.probe.name for item in wrong)
         notes.append(f"Valid at: {', '.join(fine)}. Not valid at: {', '.join(bad)}.")
-    notes += _scaled([item for item in judged if item.probe.smooth], objective)
-    return notes
+    return notes or _mixed(judged, objective, precision, called)
+
+
+def _mixed(
+    judged: list[Evidence], objective: Objective, precision: str, called: Callable[[Point], Returned]
+) -> list[str]:
+    """Whether rows are right one at a time and wrong together."""
+
+    def valid(point: Point) -> bool:
+        gradient = called(point).gradient
+        allowed = gradient_sets(point, objective, Recipe(), precision)[0]
+        return gradient is not None and bool(np.all(np.isfinite(gradient))) and allowed.contains(gradient)
+
+    several = [item.probe.point for item in judged if item.probe.smooth and len(item.probe.point.x) > 1]
+    if several and rows_are_mixed(several[0], valid):
+        return [
+            "Each of two rows alone has the right gradient, both together have not: rows are mixed before the hinge "
+            "is taken, or the reduction over the rows is wrong."
+        ]
+    return []
 
 
 def _repeated(
@@ -165,20 +182,3 @@ def _repeated(
             "between calls (gradients not reset to zero?)."
         ]
     return []
-
-
-def _scaled(smooth: list[Evidence], objective: Objective) -> list[str]:
-    ratios = []
-    for item in smooth:
-        right, gradient = valid_set(item, objective, "float64").fixed, item.returned.gradient
-        if gradient is None or not np.any(right):
-            continue
-        ratio = float(gradient @ right / (right @ right))
-        if np.max(np.abs(gradient - ratio * right)) > 1e-6 * np.max(np.abs(right)):
-            return []
-        ratios.append(ratio)
-    if len(ratios) < 2 or np.ptp(ratios) > 1e-6 * abs(ratios[0]):
-        return []
-    if min(abs(ratios[0]), abs(ratios[0] - 1.0)) < 1e-5:
-        return []
-    return [f"It is {ratios[0]:.6g} times a valid gradient, at every point away from the kink."]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxhinge._diagnose._binary import binary_pushes
 from jaxhinge._diagnose._multiclass import multiclass_pushes
-from jaxhinge._diagnose._point import Array, Objective, Point
+from jaxhinge._diagnose._objective import Array, Objective
+from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._polytope import nearest_point
-from jaxhinge._diagnose._recipe import PRECISIONS, Pushes, Recipe
+from jaxhinge._diagnose._recipe import PRECISIONS, Part, Pushes, Recipe
 
 # The smallest positive numbers: below them a product is rounded to a multiple, or to 0.
 _SMALLEST = {"float64": 1e-300, "float32": 1e-42, "float16": 2e-7, "bfloat16": 1e-37, "differences": 1e-7}
@@ -93,7 +96,7 @@ class GradientSet:
 
 
 def _ruled(vertices: Array, push: float, tie: Callable[[int], Array]) -> Array:
-    """`push` given to the vertices that push, by the rule for ties; all of it where none is without a push."""
+    """`push` given to the vertices that push, by the rule for ties; 1 where every vertex pushes."""
     if np.any(vertices[0]):
         return tie(len(vertices))
     return np.concatenate([[1.0 - push], push * tie(len(vertices) - 1)])
@@ -116,27 +119,92 @@ def _root(gradient: Array) -> float:
     return float(np.sqrt(gradient.size)) + 1.0
 
 
-def gradient_sets(point: Point, objective: Objective, recipe: Recipe, precision: str) -> list[GradientSet]:
-    """Every set that the recipe allows; several where it counts or picks rows and a kink leaves that open."""
-    unit = PRECISIONS[precision]
-    make = binary_pushes if objective.family == "binary" else multiclass_pushes
+class _Rows(NamedTuple):
+    """One answer to what the rows contribute, over the coordinates, before it is averaged."""
+
+    fixed: Array
+    size: Array
+    groups: list[Array]
+    rows: list[int]
+    active: tuple[int, int]
+    num_terms: int
+
+
+# The parts of a recipe that decide what the rows contribute; the others decide sizes and the regulariser.
+_OF_ROWS = attrgetter(
+    "margin_labels", "push_labels", "margin_bias", "bias_outside_label", "bias_label", "score_sign", "mask", "band",
+    "threshold", "slope", "rows", "bias_rows", "weights", "label_push", "rival", "rival_sign", "rival_push", "scores",
+)  # fmt: skip
+# Points of more coordinates than this keep no answers: they would fill the memory.
+_MOST_KEPT = 1000
+
+
+def gradient_sets(
+    point: Point, objective: Objective, recipe: Recipe, precision: str, features: int | None = None
+) -> list[GradientSet]:
+    """Every set that the recipe allows; several where it counts or picks rows and a kink leaves that open.
+
+    With `features` the sets are over the coordinates of so many features only, and of the bias.
+    """
     sets = []
+    for rows in _contributions(point, objective, recipe, PRECISIONS[precision], features):
+        for divisor in _divisors(point, objective, recipe, rows.active):
+            for shrinks in _shrinks(recipe, rows.active):
+                shrinkage = _shrinkage(point, objective, recipe, features) * (1.0 if shrinks else 0.0)
+                sets.append(_combined(point, objective, recipe, precision, rows, divisor, shrinkage))
+    return sets
+
+
+def _contributions(
+    point: Point, objective: Objective, recipe: Recipe, unit: float, features: int | None
+) -> list[_Rows]:
+    key = (_OF_ROWS(recipe), unit, features)
+    known: list[_Rows] | None = point.tried.get(key)
+    if known is not None:
+        return known
+    make = multiclass_pushes if objective.multiclass else binary_pushes
+    found = []
     for pushes in make(point, objective, recipe, unit):
         bias_pushes = pushes
         if recipe.bias_rows == "all":
             bias_pushes = make(point, objective, recipe.altered({"rows": "all"}), unit)[0]
-        for divisor in _divisors(point, recipe, pushes):
-            sets.append(_combined(point, objective, recipe, precision, pushes, bias_pushes, divisor))
-    return sets
+        found.append(_over_coordinates(point, recipe, pushes, bias_pushes, features))
+    if point.size <= _MOST_KEPT and len(point.x) <= _MOST_KEPT:
+        point.tried[key] = found
+    return found
 
 
-def _divisors(point: Point, recipe: Recipe, pushes: Pushes) -> list[float]:
+def _over_coordinates(
+    point: Point, recipe: Recipe, pushes: Pushes, bias_pushes: Pushes, features: int | None
+) -> _Rows:
+    x = pushes.x[:, :features]
+    fixed = _flat(x.T @ pushes.fixed, _bias_sum(bias_pushes, bias_pushes.fixed))
+    size = _flat(np.abs(x).T @ pushes.size, np.sum(bias_pushes.size, axis=0))
+    groups, rows = _groups(x, pushes, with_bias=recipe.bias_rows == "same")
+    if recipe.bias_rows == "all":
+        extra, extra_rows = _groups(x, bias_pushes, with_bias=True)
+        of_bias = _flat(np.zeros(x.shape[1] * pushes.fixed.shape[1]), np.ones(point.b.shape))
+        groups, rows = groups + [vertices * of_bias for vertices in extra], rows + extra_rows
+    return _Rows(fixed, size, groups, [row % len(point.x) for row in rows], pushes.active, len(x))
+
+
+def _shrinks(recipe: Recipe, active: tuple[int, int]) -> list[bool]:
+    """Whether the regulariser counts; both where a row on the kink decides."""
+    if recipe.shrinkage_rows == "all":
+        return [True]
+    least, most = active
+    return [True] if least else [False] if not most else [True, False]
+
+
+def _divisors(point: Point, objective: Objective, recipe: Recipe, active: tuple[int, int]) -> list[float]:
     if recipe.divisor == "active":
-        least, most = pushes.active
+        least, most = active
         return [float(count) for count in range(least, min(most, least + _MOST_COUNTS) + 1)]
-    classes = point.num_classes
+    if recipe.divisor == "own":
+        return [point.rows if objective.C is None else 1.0 / objective.C]
+    classes, count = point.num_classes, len(point.x)
     factor = {"rows": 1.0, "pairs": point.rows, "classes": classes, "wrong_classes": classes - 1}
-    return [1.0] if recipe.divisor == "one" else [point.rows * factor[recipe.divisor]]
+    return [{"one": 1.0, "count": float(count)}.get(recipe.divisor) or point.rows * factor[recipe.divisor]]
 
 
 def _combined(
@@ -144,79 +212,80 @@ def _combined(
     objective: Objective,
     recipe: Recipe,
     precision: str,
-    pushes: Pushes,
-    bias_pushes: Pushes,
+    rows: _Rows,
     divisor: float,
+    shrinkage: Array,
 ) -> GradientSet:
-    scale = _scale(point, recipe, max(divisor, 1.0))
-    shrinkage = _shrinkage(point, objective, recipe)
-    fixed = _flat(pushes.x.T @ pushes.fixed, np.sum(bias_pushes.fixed, axis=0))
-    size = _flat(np.abs(pushes.x).T @ pushes.size, np.sum(bias_pushes.size, axis=0))
-    groups, rows = _groups(pushes, with_bias=recipe.bias_rows == "same")
-    if recipe.bias_rows == "all":
-        extra, extra_rows = _groups(bias_pushes, with_bias=True)
-        groups += [vertices * _flat(np.zeros(point.w.shape), np.ones(point.b.shape)) for vertices in extra]
-        rows += extra_rows
-    unit, terms = PRECISIONS[precision], len(pushes.x)
+    w_scale, b_scale = _scales(recipe, divisor or 1.0, point)
+    if objective.intercept == "none":
+        b_scale = 0.0
+    scale = np.full(rows.fixed.shape, recipe.whole_sign * w_scale)
+    scale[len(scale) - point.b.size :] = recipe.whole_sign * b_scale
     # The worst case of a running sum: equal terms are all rounded the same way.
-    tolerance = unit * (8.0 + terms / 2.0) * (size * np.abs(scale) + np.abs(shrinkage))
-    tolerance += _SMALLEST[precision] * (1.0 + np.max(np.abs(point.w)))
-    order = _order(point, recipe)
-    return GradientSet(
-        fixed=recipe.whole_sign * (fixed * scale + shrinkage)[order],
-        groups=[recipe.whole_sign * (vertices * scale)[:, order] for vertices in groups],
-        rows=rows,
-        tolerance=tolerance[order],
-        undefined=divisor == 0.0 or (recipe.shrinkage == "norm" and not np.any(point.w)),
-    )
+    tolerance = PRECISIONS[precision] * (8.0 + rows.num_terms / 2.0) * (rows.size * np.abs(scale) + np.abs(shrinkage))
+    tolerance += _SMALLEST[precision] * (1.0 + point.largest_weight)
+    fixed = rows.fixed * scale + recipe.whole_sign * shrinkage
+    groups = [vertices * scale for vertices in rows.groups]
+    if recipe.layout == "transposed":
+        order = _transposed_order(point)
+        fixed, tolerance, groups = fixed[order], tolerance[order], [vertices[:, order] for vertices in groups]
+    no_direction = recipe.shrinkage in ("norm", "norm_too") and not np.any(point.w)
+    return GradientSet(fixed, groups, rows.rows, tolerance, divisor == 0.0 or no_direction)
 
 
 def _flat(w: Array, b: Array) -> Array:
     return np.concatenate([np.ravel(w), np.ravel(b)])
 
 
-def _groups(pushes: Pushes, with_bias: bool) -> tuple[list[Array], list[int]]:
+def _bias_sum(pushes: Pushes, values: Array) -> Array:
+    return np.asarray(np.sum(values if pushes.bias_factor is None else values * pushes.bias_factor[:, None], axis=0))
+
+
+def _groups(x: Array, pushes: Pushes, with_bias: bool) -> tuple[list[Array], list[int]]:
     groups = []
     for row, vertices in pushes.groups:
-        w = (pushes.x[row][:, None] * vertices[:, None, :]).reshape(len(vertices), -1)
-        groups.append(np.concatenate([w, vertices * with_bias], axis=1))
+        w = (x[row][:, None] * vertices[:, None, :]).reshape(len(vertices), -1)
+        factor = 1.0 if pushes.bias_factor is None else pushes.bias_factor[row]
+        groups.append(np.concatenate([w, vertices * (factor * with_bias)], axis=1))
     return groups, [row for row, _ in pushes.groups]
 
 
-def _scale(point: Point, recipe: Recipe, divisor: float) -> Array:
+def _scales(recipe: Recipe, divisor: float, point: Point) -> tuple[float, float]:
+    """What the data terms of the weights and of the bias are multiplied by."""
+    if recipe.factors is not None:
+        data, bias = (recipe.data_sign * _sized(part, point) / divisor for part in recipe.factors[:2])
+        return data, bias
     w_scale = recipe.data_sign / divisor
-    b_scale = {"same": w_scale, "zero": 0.0, "summed": recipe.data_sign, "averaged_alone": w_scale, "flipped": -w_scale}
-    if recipe.bias == "averaged_alone":
-        w_scale = recipe.data_sign
-    return _flat(np.full(point.w.shape, w_scale), np.full(point.b.shape, b_scale[recipe.bias]))
+    scales = {"same": w_scale, "zero": 0.0, "summed": recipe.data_sign, "averaged_alone": w_scale, "flipped": -w_scale}
+    return recipe.data_sign if recipe.bias == "averaged_alone" else w_scale, scales[recipe.bias]
 
 
-def _shrinkage(point: Point, objective: Objective, recipe: Recipe) -> Array:
-    l2 = objective.l2
-    factor = {
-        "l2": l2,
-        "none": 0.0,
-        "doubled": 2.0 * l2,
-        "halved": l2 / 2.0,
-        "averaged": l2 / point.rows,
-        "multiplied": l2 * point.rows,
-        "negative": -l2,
-        "absolute": l2,
-        "norm": l2,
-        "fitted": recipe.strength,
-    }[recipe.shrinkage]
-    w, b = point.w, point.b if recipe.bias_shrinkage == "same" else np.zeros(point.b.shape)
-    alone = l2 * point.b if recipe.bias_shrinkage == "l2" else np.zeros(point.b.shape)
+def _sized(part: Part, point: Point) -> float:
+    return float(part.factor * point.rows**part.power)
+
+
+def _shrinkage(point: Point, objective: Objective, recipe: Recipe, features: int | None) -> Array:
+    """The gradient of the regulariser, as the recipe takes it."""
+    l2, zeros, w = objective.l2, np.zeros(point.b.shape), point.w[:features]
+    if recipe.factors is not None:
+        return _flat(_sized(recipe.factors.shrinkage, point) * w, recipe.factors.bias_shrinkage * point.b)
+    factors = {"none": 0.0, "doubled": 2.0 * l2, "halved": l2 / 2.0, "averaged": l2 / point.rows}
+    factors |= {"multiplied": l2 * point.rows, "negative": -l2, "fitted": recipe.strength}
+    factor = factors.get(recipe.shrinkage, l2)
+    included = "same" if objective.intercept == "regularized" else "none"
+    included = included if recipe.bias_shrinkage == "own" else recipe.bias_shrinkage
+    b = point.b if included == "same" else zeros
     if recipe.shrinkage == "absolute":
         w, b = np.sign(w), np.sign(b)
-    elif recipe.shrinkage == "norm":
-        length = np.sqrt(np.sum(w**2) + np.sum(b**2))
-        w, b = (w / length, b / length) if length > 0.0 else (w, b)
-    return factor * _flat(w, b) + _flat(np.zeros(point.w.shape), alone)
+    elif recipe.shrinkage in ("norm", "norm_too"):
+        length = np.sqrt(np.sum(point.w**2) + np.sum(b**2))
+        share = 1.0 / length if length > 0.0 else 1.0
+        share += 1.0 if recipe.shrinkage == "norm_too" else 0.0
+        w, b = share * w, share * b
+    return _flat(factor * w, factor * b + (l2 * point.b if included == "l2" else zeros))
 
 
-def _order(point: Point, recipe: Recipe) -> npt.NDArray[np.int_]:
+def _transposed_order(point: Point) -> npt.NDArray[np.int_]:
     order = np.arange(point.size)
-    if recipe.layout == "transposed":
-        order[: point.w.size] = order[: point.w.size].reshape(point.w.shape).T.ravel()
+    order[: point.w.size] = order[: point.w.size].reshape(point.w.shape).T.ravel()
     return order

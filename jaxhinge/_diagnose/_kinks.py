@@ -5,34 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from jaxhinge._diagnose._evidence import Evidence
 from jaxhinge._diagnose._gradients import GradientSet, gradient_sets
-from jaxhinge._diagnose._point import Array, Objective, Point
+from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._probes import HIDDEN
-from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
-from jaxhinge._diagnose._search import Evidence
+from jaxhinge._diagnose._recipe import Recipe
+from jaxhinge._diagnose._violations import violations
 
-
-def violations(point: Point, objective: Objective) -> tuple[Array, Array]:
-    """`z = required margin - margin` `(n, rivals)`, and the magnitude of its terms."""
-    scores, terms = point.x @ point.w + point.b, np.abs(point.x) @ np.abs(point.w) + np.abs(point.b)
-    if objective.family == "binary":
-        return (objective.margin - point.y * scores)[:, None], (terms + objective.margin)[:, None]
-    every = np.arange(len(point.x))
-    z = objective.margin + scores - scores[every, point.y][:, None]
-    z[every, point.y] = -np.inf
-    return z, terms + terms[every, point.y][:, None] + objective.margin
-
-
-def rows_on_kink(point: Point, objective: Objective, precision: str) -> npt.NDArray[np.int64]:
-    """The rows whose gradient is a choice, to the rounding of the dtype: on the kink, or with tied rivals."""
-    z, terms = violations(point, objective)
-    nonzero = np.sum(point.x != 0.0, axis=1, keepdims=True)
-    slack = PRECISIONS[precision] * (2.0 + nonzero) * terms
-    if objective.family != "crammer_singer":
-        return np.flatnonzero(np.any(np.abs(z) <= slack, axis=1)).astype(np.int64)
-    top, slack = np.max(z, axis=1), np.max(slack, axis=1)
-    tied = np.sum(z >= (top - slack)[:, None], axis=1) > 1
-    return np.flatnonzero((np.abs(top) <= slack) | (tied & (top > 0.0))).astype(np.int64)
+__all__ = ["choice", "fractions", "narrow_band", "violations"]
 
 
 def fractions(item: Evidence, objective: Objective, precision: str, rows: npt.NDArray[np.int64]) -> Array:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxhinge._diagnose._facts import Comparison, Facts
+from jaxhinge._diagnose._measured import Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,10 +17,7 @@ _MOST_COORDINATES = 24
 
 def plot_comparison(diagnosis: Facts, shown: Comparison, ax: Any = None) -> Figure:
     """Bars for the valid interval of each coordinate, a mark for what was returned."""
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("diagnosis.plot() needs matplotlib: pip install 'jaxhinge[plot]'.") from error
+    pyplot = _pyplot()
     off = np.abs(shown.returned - shown.nearest)
     kept = np.sort(np.argsort(-off, kind="stable")[:_MOST_COORDINATES])
     if ax is None:
@@ -54,3 +52,26 @@ def plot_comparison(diagnosis: Facts, shown: Comparison, ax: Any = None) -> Figu
     ax.set_title(f"{diagnosis.cause if not diagnosis.ok else 'valid'}, at {shown.where}", fontsize=10)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(kept) <= 6 else -0.25), ncols=2)
     return cast("Figure", ax.figure)
+
+
+def plot_curve(diagnosis: Facts, curve: Curve, ax: Any = None) -> Figure:
+    """The measured push of one row over its margin, beside that of the stated loss."""
+    if ax is None:
+        ax = _pyplot().subplots(figsize=(5.0, 3.6), layout="constrained")[1]
+    ax.plot(curve.places, curve.right, color="tab:gray", linewidth=5.0, alpha=0.5, label="right")
+    ax.plot(curve.places, curve.returned, color="tab:red", label="your function")
+    if np.any(curve.other != curve.returned):
+        ax.plot(curve.places, curve.other, color="tab:orange", linestyle="--", label="your function, label -1")
+    ax.set_xlabel(curve.variable)
+    ax.set_ylabel("push of one row")
+    ax.set_title(f"{diagnosis.cause}: one row alone", fontsize=10)
+    ax.legend(fontsize=8)
+    return cast("Figure", ax.figure)
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("diagnosis.plot() needs matplotlib: pip install 'jaxhinge[plot]'.") from error
+    return pyplot

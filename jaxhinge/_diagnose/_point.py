@@ -1,53 +1,46 @@
-"""The objective that a gradient is judged against, the points it is judged at, and the checks of the caller's data."""
+"""The points that a gradient is judged at, and the checks of the caller's data."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxhinge import losses
-from jaxhinge._base.values import check_number
+from jaxhinge._diagnose._objective import Array, Objective, objective_of
+from jaxhinge._diagnose._signatures import suggested_call
 
-Array = npt.NDArray[np.float64]
-Family = Literal["binary", "weston_watkins", "crammer_singer"]
+__all__ = ["Array", "Objective", "Point", "checked_labels", "checked_point", "objective_of"]
 
-# The required margin, unless `functools.partial(loss_fn, margin=...)` asks for another.
-_FAMILIES: dict[Callable[..., Any], tuple[Family, float]] = {
-    losses.hinge_loss: ("binary", 1.0),
-    losses.perceptron_loss: ("binary", 0.0),
-    losses.weston_watkins_loss: ("weston_watkins", 1.0),
-    losses.multiclass_hinge_loss: ("crammer_singer", 1.0),
-    losses.multiclass_perceptron_loss: ("crammer_singer", 0.0),
-}
-# Options that choose among the valid gradients; they do not change the set of them.
-_CHOICES = {"subgradient", "kink_tol", "ties"}
+# Larger numbers are refused: their products overflow.
 _LARGEST = 1e150
 
 
 @dataclass(frozen=True)
-class Objective:
-    """Mean loss plus `l2/2 ||w||^2`; a row (or a wrong class of it) pushes where its margin is below `margin`."""
-
-    family: Family
-    margin: float
-    l2: float
-
-
-@dataclass(frozen=True)
 class Point:
-    """One set of arguments: `w` `(d,)` or `(d, k)`, `b` `()` or `(k,)`, `x` `(n, d)`, `y` `(n,)`."""
+    """One set of arguments.
+
+    Attributes:
+      w: `(d,)` or `(d, k)`.
+      b: `()` or `(k,)`; zeros for a model without a bias.
+      x: `(n, d)`.
+      y: `(n,)`: -1 and +1, labels `0..k-1`, or real targets.
+      rows: What a mean divides by: the number of rows or the sum of their weights, unless the function counted
+        elsewhere.
+      weight: `(n,)`, the weights of the rows; None where all are 1.
+    """
 
     w: Array
     b: Array
     x: Array
     y: npt.NDArray[Any]
-    # The number that the function divides by: its rows, unless it counted them elsewhere.
-    rows: int
+    rows: float
+    weight: Array | None = None
+    # What the rows contribute, for the recipes that were tried here.
+    tried: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -59,46 +52,78 @@ class Point:
         """The number of coordinates of the gradient."""
         return int(self.w.size + self.b.size)
 
-    def arguments(self) -> tuple[Array, Array, Array, npt.NDArray[Any]]:
-        """Copies, so that a function that writes into its arguments changes nothing here."""
-        return self.w.copy(), self.b.copy(), self.x.copy(), self.y.copy()
+    @property
+    def weights(self) -> Array:
+        """`(n,)`, the weights of the rows."""
+        return np.ones(len(self.x)) if self.weight is None else self.weight
+
+    @cached_property
+    def largest_weight(self) -> float:
+        """The largest magnitude among the weights."""
+        return float(np.max(np.abs(self.w)))
+
+    @cached_property
+    def products(self) -> tuple[Array, Array, Array]:
+        """`x @ w`; the sum of the magnitudes of its terms and of the bias; `(n, 1)`, the number of terms."""
+        terms = np.count_nonzero(self.x, axis=1)[:, None]
+        return self.x @ self.w, np.abs(self.x) @ np.abs(self.w) + np.abs(self.b), terms
 
 
-def objective_of(loss_fn: Callable[..., Any], l2: Any) -> Objective:
-    """The objective that `loss_fn` and `l2` stand for; refuses what the doctor has no valid set for."""
-    l2 = check_number("l2", l2, meaning="one real number, at least 0", valid=lambda value: value >= 0.0)
-    base, options = loss_fn, dict[str, Any]()
-    while isinstance(base, functools.partial):
-        options = {**base.keywords, **options}
-        base = base.func
-    if base not in _FAMILIES or set(options) - _CHOICES - {"margin"}:
-        names = ", ".join(f"jaxhinge.losses.{function.__name__}" for function in _FAMILIES)
-        raise ValueError(
-            f"loss_fn must be one of {names}, or a functools.partial of one that sets margin; got {loss_fn!r}."
-        )
-    family, margin = _FAMILIES[base]
-    margin = float(options.get("margin", margin))
-    if not (np.isfinite(margin) and margin >= 0.0):
-        raise ValueError(f"margin must be finite and at least 0; got {margin!r}.")
-    return Objective(family, margin, l2)
+def checked_point(
+    params: Any,
+    x: Any,
+    y: Any,
+    objective: Objective,
+    *,
+    sample_weight: Any = None,
+    labels: Any = None,
+    function: Callable[..., Any] | None = None,
+) -> Point:
+    """The caller's own point in float64, or a ValueError or TypeError about the caller's data.
+
+    `function` is the caller's; messages show how to pass it.
+    """
+    w, b = _checked_params(params, objective, function)
+    x = _real("x", x)
+    _check_shapes(w, b, x, objective, function)
+    given = np.asarray(y)
+    if given.shape != (len(x),):
+        column = given.shape == (len(x), 1)
+        mend = " Drop the last axis: y[:, 0]." if column else ""
+        mend += suggested_call(function, column_labels=True) if column else ""
+        raise ValueError(f"y has shape {given.shape}, but the rows of x need shape {(len(x),)}.{mend}")
+    weight = None if sample_weight is None else _checked_weight(sample_weight, len(x))
+    rows = float(len(x)) if weight is None else float(np.sum(weight))
+    return Point(w, b, x, _checked_targets(given, w, objective, labels), rows, weight)
 
 
-def checked_point(params: Any, x: Any, y: Any, objective: Objective) -> Point:
-    """The caller's own point in float64, or a ValueError or TypeError about the caller's data."""
+def _checked_params(params: Any, objective: Objective, function: Callable[..., Any] | None) -> tuple[Array, Array]:
+    if objective.intercept == "none":
+        return _without_bias(params)
     try:
         w, b = params
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}. Where the bias is folded "
-            "into x, use the adapter in the docstring of jaxhinge.diagnose."
+            "into x, use the adapter in the docstring of jaxhinge.diagnose; for a model without a bias, say "
+            f"fit_intercept=False.{suggested_call(function, params=params)}"
         ) from error
-    w, b, x = _real("w", w), _real("b", b), _real("x", x)
-    _check_shapes(w, b, x, objective)
-    labels = np.asarray(y)
-    if labels.shape != (len(x),):
-        mend = " Drop the last axis: y[:, 0]." if labels.shape == (len(x), 1) else ""
-        raise ValueError(f"y has shape {labels.shape}, but the rows of x need shape {(len(x),)}.{mend}")
-    return Point(w, b, x, _checked_labels(labels, w, objective), rows=len(x))
+    return _real("w", w), _real("b", b)
+
+
+def _without_bias(params: Any) -> tuple[Array, Array]:
+    """`w` and zeros; a tuple may hold a second entry, but that must be 0."""
+    if isinstance(params, tuple):
+        if len(params) not in (1, 2):
+            raise TypeError(f"With fit_intercept=False params is w or (w,); got a tuple of {len(params)}.")
+        if len(params) == 2 and params[1] is not None and np.any(_real("b", params[1])):
+            raise ValueError(
+                f"With fit_intercept=False there is no bias, but params has b = {params[1]}. Pass params=w, or leave "
+                "fit_intercept as it is."
+            )
+        params = params[0]
+    w = _real("w", params)
+    return w, np.zeros(w.shape[1:])
 
 
 def _real(name: str, value: Any) -> Array:
@@ -117,32 +142,81 @@ def _real(name: str, value: Any) -> Array:
     return array
 
 
-def _check_shapes(w: Array, b: Array, x: Array, objective: Objective) -> None:
-    axes = 1 if objective.family == "binary" else 2
+def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, function: Callable[..., Any] | None) -> None:
+    axes = 2 if objective.multiclass else 1
     wanted = "(d,)" if axes == 1 else "(d, k) with k of at least 2"
     if w.ndim != axes or (axes == 2 and w.shape[1] < 2) or w.size == 0:
         mend = " Several classes need a multiclass loss_fn." if axes == 1 and w.ndim == 2 and w.shape[1] > 1 else ""
         mend = " Drop the last axis: w[:, 0]." if axes == 1 and w.ndim == 2 and w.shape[1] == 1 else mend
         raise ValueError(f"w must have shape {wanted} for this loss_fn; got {w.shape}.{mend}")
+    classes_first = axes == 2 and x.ndim == 2 and x.shape[1] == w.shape[1] != w.shape[0]
+    if classes_first:
+        mend = " w looks like (k, d): pass w.T as params." + suggested_call(function, classes_first=True)
+        raise ValueError(f"x has shape {x.shape}, but w of shape {w.shape} needs x of shape (n, {w.shape[0]}).{mend}")
     if b.shape != w.shape[1:]:
         mend = " Use a scalar: b[0]." if axes == 1 and b.shape == (1,) else ""
         raise ValueError(f"b has shape {b.shape}, but w of shape {w.shape} needs b of shape {w.shape[1:]}.{mend}")
     if x.ndim != 2 or x.shape[1] != w.shape[0] or len(x) == 0:
         mend = " x looks transposed: rows are examples." if x.ndim == 2 and x.shape[0] == w.shape[0] else ""
+        if x.ndim == 2 and x.shape[1] + 1 == w.shape[0]:
+            mend = " Is the bias the last entry of w? Pass params=(w[:-1], w[-1])." + suggested_call(
+                function, bias="last"
+            )
         raise ValueError(f"x has shape {x.shape}, but w of shape {w.shape} needs x of shape (n, {w.shape[0]}).{mend}")
 
 
-def _checked_labels(labels: npt.NDArray[Any], w: Array, objective: Objective) -> npt.NDArray[Any]:
+def checked_labels(labels: Any, objective: Objective, num_classes: int) -> npt.NDArray[Any] | None:
+    """What the caller calls the two labels, or the `k` classes, in order; None where they are as usual."""
+    if labels is None:
+        return None
+    if objective.family == "regression":
+        raise ValueError("labels= is for classes; the targets of a regression are numbers.")
+    names = np.asarray(labels)
+    wanted = num_classes if objective.multiclass else 2
+    if names.shape != (wanted,) or len(np.unique(names)) != wanted:
+        what = f"{wanted} different labels, class by class" if objective.multiclass else "(negative, positive)"
+        raise ValueError(f"labels must be {what}, such as (0, 1); got {labels!r}.")
+    return names
+
+
+def _checked_targets(given: npt.NDArray[Any], w: Array, objective: Objective, labels: Any) -> npt.NDArray[Any]:
+    names = checked_labels(labels, objective, w.shape[-1])
+    if names is not None:
+        known = given[:, None] == names
+        if not np.all(np.any(known, axis=1)):
+            found = ", ".join(str(value) for value in np.unique(given)[:5])
+            raise ValueError(f"y must hold the stated labels {tuple(names.tolist())}; got {found}.")
+        index = np.argmax(known, axis=1)
+        return index.astype(np.int64) if objective.multiclass else np.asarray(2.0 * index - 1.0)
+    if objective.family == "regression":
+        return _real("y", given)
+    return _usual_labels(given, w, objective)
+
+
+def _usual_labels(labels: npt.NDArray[Any], w: Array, objective: Objective) -> npt.NDArray[Any]:
     if labels.dtype.kind not in "iuf":
         raise ValueError(f"y must hold numbers; got dtype {labels.dtype}. Booleans: np.where(y, 1, -1).")
     if not np.all(np.isfinite(labels)):
         raise ValueError("y must be finite; it holds NaN or infinity.")
     found = ", ".join(str(value) for value in np.unique(labels)[:5])
-    if objective.family == "binary":
+    if not objective.multiclass:
         if not np.all(np.isin(labels, (-1, 1))):
-            mend = " From 0 and 1: 2 * y - 1." if np.all(np.isin(labels, (0, 1))) else ""
+            mend = ""
+            if np.all(np.isin(labels, (0, 1))):
+                mend = " From 0 and 1: 2 * y - 1. If your function takes 0 and 1, say labels=(0, 1)."
             raise ValueError(f"y must be -1 and +1; got {found}.{mend}")
         return labels.astype(np.float64)
     if not np.all(np.isin(labels, np.arange(w.shape[1]))):
-        raise ValueError(f"y must be labels 0..{w.shape[1] - 1}, one for each column of w; got {found}.")
+        mend = f" If your function takes 1..{w.shape[1]}, say labels=range(1, {w.shape[1] + 1})."
+        mend = mend if np.all(np.isin(labels, np.arange(1, w.shape[1] + 1))) else ""
+        raise ValueError(f"y must be labels 0..{w.shape[1] - 1}, one for each column of w; got {found}.{mend}")
     return labels.astype(np.int64)
+
+
+def _checked_weight(sample_weight: Any, rows: int) -> Array:
+    weight = _real("sample_weight", sample_weight)
+    if weight.shape != (rows,):
+        raise ValueError(f"sample_weight has shape {weight.shape}, but the {rows} rows of x need shape ({rows},).")
+    if np.any(weight < 0.0) or not np.sum(weight) > 0.0:
+        raise ValueError("sample_weight must be at least 0, and above 0 for some row.")
+    return weight

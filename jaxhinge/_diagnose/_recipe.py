@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxhinge._diagnose._point import Array
+from jaxhinge._diagnose._objective import Array
 
 Mask = npt.NDArray[np.bool_]
 Labels = Literal["signed", "zero_one", "twice_minus_one", "none"]
 
-# Unit roundoffs, from fine to coarse. That of float64 is widened: no mistake is as small, and a sum of
-# products loses a few bits. "differences" are gradients taken as quotients of differences.
+# Unit roundoffs, from fine to coarse. That of float64 is widened, for a sum of products loses a few bits, and the
+# smallest mistake is far larger. "differences" stands for gradients taken as quotients of differences.
 PRECISIONS = {
     "float64": 2.0**-46,
     "float32": 2.0**-24,
@@ -22,6 +22,29 @@ PRECISIONS = {
     "bfloat16": 2.0**-8,
     "differences": 2.0**-18,
 }
+
+
+class Part(NamedTuple):
+    """How large a part of the gradient is: `factor * n**power` times the right one."""
+
+    factor: float = 1.0
+    power: int = 0
+
+
+class Factors(NamedTuple):
+    """The sizes of the parts of a gradient, as they were fitted.
+
+    Attributes:
+      data: Of the data term of the weights.
+      bias: Of the data term of the bias.
+      shrinkage: Of the regulariser of the weights, in units of `w`.
+      bias_shrinkage: What the bias gets of itself.
+    """
+
+    data: Part
+    bias: Part
+    shrinkage: Part
+    bias_shrinkage: float
 
 
 @dataclass(frozen=True)
@@ -32,46 +55,74 @@ class Recipe:
       margin_labels: The labels as they enter the margin.
       push_labels: The labels as they enter the push `-y x` of a row.
       margin_bias: The factor of the bias in the score.
+      bias_outside_label: Whether the margin is `y (x . w) + b`.
+      bias_label: Whether the label enters the push of the bias.
+      score_sign: The sign of the score in the margin.
       mask: Which rows push, by `z = required margin - margin`.
       band: Between which two distances from the kink the mask ends, where it ends beside it.
-      slope: How strongly a row pushes.
+      threshold: The margin below which a row pushes, for the mask "threshold".
+      slope: How strongly a row pushes; "own" is that of the stated loss.
       rows: Which rows are summed.
       bias_rows: The same for the bias.
+      weights: Whether the weights of the rows count.
       label_push: Multiclass: what the column of the label gets.
-      rival: Multiclass: the largest wrong class alone, or every class that violates.
+      rival: Multiclass: which classes push; "own" is that of the stated loss.
+      rival_sign, rival_push: Multiclass: the sign of a wrong class in the margin, and of its push.
       scores: Multiclass: whether `w` is transposed in the scores.
       layout: Multiclass: whether the gradient is transposed.
-      divisor: What the data term is divided by.
+      divisor: What the data term is divided by; "own" is that of the stated objective.
       data_sign, whole_sign: The sign of the data term, and of everything.
       shrinkage: The gradient of the regulariser.
+      shrinkage_rows: Whether the regulariser is left out where no row violates.
       strength: The factor of `w` where `shrinkage` is "fitted".
-      bias_shrinkage: Whether the regulariser includes the bias, like the weights or with `l2` whatever they get.
+      bias_shrinkage: Whether the regulariser includes the bias: "own" as stated, like the weights, with `l2` whatever
+        they get, or not.
       bias: What the bias gets of the data term.
+      factors: The sizes of all parts, where they were fitted; the parts above that give sizes do not count then.
     """
 
     margin_labels: Labels = "signed"
     push_labels: Labels = "signed"
     margin_bias: float = 1.0
-    mask: Literal["violating", "zero", "inverted", "all", "shifted", "outer_band", "inner_band", "half_band"] = (
-        "violating"
-    )
+    bias_outside_label: bool = False
+    bias_label: bool = True
+    score_sign: float = 1.0
+    mask: Literal[
+        "violating", "zero", "inverted", "inverted_zero", "all", "shifted", "threshold", "outer_band", "inner_band",
+        "half_band",
+    ] = "violating"  # fmt: skip
     band: tuple[float, float] = (0.0, 0.0)
-    slope: Literal["hinge", "squared", "half_squared", "logistic", "logistic_zero_one"] = "hinge"
-    rows: Literal["all", "last", "last_row", "pairs", "pairs_by_label"] = "all"
+    threshold: float = 0.0
+    slope: Literal[
+        "own", "hinge", "squared", "half_squared", "logistic", "logistic_zero_one", "times_score", "times_margin"
+    ] = "own"
+    rows: Literal[
+        "all", "last", "last_row", "first", "first_row", "worst", "worst_of_class", "since_reset", "until_satisfied",
+        "pairs", "pairs_by_label", "one_mask_of_sum", "one_mask_of_mean",
+    ] = "all"  # fmt: skip
     bias_rows: Literal["same", "all"] = "same"
-    label_push: Literal["count", "forgotten", "once", "one_more", "one_less"] = "count"
-    rival: Literal["own", "every", "largest", "largest_of_all"] = "own"
+    weights: Literal["own", "none"] = "own"
+    label_push: Literal["count", "forgotten", "once", "one_more", "one_less", "every_row", "number_of_rivals"] = "count"
+    rival: Literal[
+        "own", "every", "largest", "largest_of_all", "overwritten", "overwritten_argmax", "floored", "floored_label",
+        "summed", "one_vs_rest",
+    ] = "own"  # fmt: skip
+    rival_sign: float = 1.0
+    rival_push: float = 1.0
     scores: Literal["plain", "transposed"] = "plain"
     layout: Literal["plain", "transposed"] = "plain"
-    divisor: Literal["rows", "one", "active", "pairs", "classes", "wrong_classes"] = "rows"
+    divisor: Literal["own", "rows", "one", "active", "pairs", "classes", "wrong_classes", "count"] = "own"
     data_sign: float = 1.0
     whole_sign: float = 1.0
     shrinkage: Literal[
-        "l2", "none", "doubled", "halved", "averaged", "multiplied", "negative", "absolute", "norm", "fitted"
-    ] = "l2"
+        "l2", "none", "doubled", "halved", "averaged", "multiplied", "negative", "absolute", "norm", "norm_too",
+        "fitted",
+    ] = "l2"  # fmt: skip
+    shrinkage_rows: Literal["all", "violating"] = "all"
     strength: float = 0.0
-    bias_shrinkage: Literal["none", "same", "l2"] = "none"
+    bias_shrinkage: Literal["own", "none", "same", "l2"] = "own"
     bias: Literal["same", "zero", "summed", "averaged_alone", "flipped"] = "same"
+    factors: Factors | None = None
 
     def altered(self, changes: dict[str, Any]) -> Recipe:
         """This recipe with other parts."""
@@ -88,6 +139,9 @@ class Pushes:
       groups: For each row (and class) on the kink, the row and its vertices `(v, k)`.
       size: `(m, k)`, the magnitude of the terms, by which rounding is measured.
       active: The least and the greatest number of rows that push.
+      violation: `(m,)`, how much each row violates its margin; by it the worst row is found.
+      slack: `(m,)`, the rounding of `violation`.
+      bias_factor: `(m,)`, what the push of the bias has beyond that of the weights; None for ones.
     """
 
     x: Array
@@ -95,6 +149,9 @@ class Pushes:
     groups: list[tuple[int, Array]]
     size: Array
     active: tuple[int, int]
+    violation: Array
+    slack: Array
+    bias_factor: Array | None = None
 
 
 def counted(z: Array, slack: Array, required: float, recipe: Recipe) -> tuple[Mask, Mask]:
@@ -112,39 +169,24 @@ def counted(z: Array, slack: Array, required: float, recipe: Recipe) -> tuple[Ma
         off |= z < -slack
         return on, ~on & ~off | (np.abs(z) <= slack)
     else:
-        shift = {"zero": required, "shifted": 2.0 * required}.get(recipe.mask, 0.0)
-        moved = -z if recipe.mask == "inverted" else z - shift
+        shift = {"zero": required, "inverted_zero": required, "shifted": 2.0 * required}.get(recipe.mask, 0.0)
+        if recipe.mask == "threshold":
+            shift, slack = required - recipe.threshold, slack + 1e-9
+        moved = shift - z if recipe.mask in ("inverted", "inverted_zero") else z - shift
         on, off = moved > slack, moved < -slack
     return on, ~on & ~off
 
 
 def weight_in_band(z: Array, recipe: Recipe) -> Array:
     """By how much an entry that pushes does so: by half in the band of a tolerance that halves, else in full."""
-    halved = (np.abs(z) <= recipe.band[0] * 1.001) & (recipe.mask == "half_band")
-    return np.where(halved, 0.5, 1.0)
+    if recipe.mask != "half_band":
+        return np.ones(z.shape)
+    return np.where(np.abs(z) <= recipe.band[0] * 1.001, 0.5, 1.0)
 
 
-def score_slack(point_x: Array, unit: float) -> Array:
-    """`(n, 1)` factors: rounding of a score, relative to the sum of the magnitudes of its terms.
+def score_slack(terms: npt.NDArray[Any], unit: float) -> Array:
+    """`(n, 1)` factors: rounding of a score of so many terms, relative to the sum of their magnitudes.
 
     At least that of float32: where a mask was computed in float32, the sums may still be exact.
     """
-    terms = np.sum(point_x != 0.0, axis=1, keepdims=True)
     return np.asarray(max(unit, PRECISIONS["float32"]) * (2.0 + terms))
-
-
-def last_alternatives(pushes: Pushes, recipe: Recipe) -> list[Pushes]:
-    """The rows that an assignment in place of a sum may leave: the last that pushes, or any later on the kink."""
-    active = np.flatnonzero(np.any(pushes.fixed != 0.0, axis=1))
-    last = int(active[-1]) if len(active) else -1
-    if recipe.rows == "last_row":
-        candidates = [len(pushes.x) - 1]
-    else:
-        candidates = sorted({last} | {row for row, _ in pushes.groups if row > last})
-    return [_only(pushes, row) for row in candidates]
-
-
-def _only(pushes: Pushes, row: int) -> Pushes:
-    kept = np.arange(len(pushes.x))[:, None] == row
-    groups = [(index, vertices) for index, vertices in pushes.groups if index == row]
-    return Pushes(pushes.x, pushes.fixed * kept, groups, pushes.size * kept, pushes.active)

@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 
 from jaxhinge._diagnose._facts import Comparison, Facts
+from jaxhinge._diagnose._measured import SHOWN, Curve
 
 _WIDTH = 92
 _MOST_COORDINATES = 4
@@ -23,6 +24,8 @@ def report(diagnosis: Facts) -> str:
     parts += [textwrap.fill(finding, _WIDTH) for finding in diagnosis.findings]
     if diagnosis.comparison is not None and not diagnosis.ok:
         parts.append(_table(diagnosis.comparison))
+    if diagnosis.curve is not None:
+        parts.append(_curve(diagnosis.curve))
     if len(diagnosis.kink_rows):
         parts.append(textwrap.fill(_kink_rows(diagnosis), _WIDTH))
     if diagnosis.mends:
@@ -38,6 +41,8 @@ def report(diagnosis: Facts) -> str:
 
 
 def _verdict(diagnosis: Facts) -> str:
+    if diagnosis.ok and diagnosis.loss_ok is False:
+        return "RIGHT GRADIENT, WRONG LOSS: a valid gradient at every point tried, but the loss is another."
     if diagnosis.ok:
         return "RIGHT: a valid gradient at every point tried."
     if diagnosis.num_points == 0:
@@ -70,3 +75,17 @@ def _kink_rows(diagnosis: Facts) -> str:
     listed = ", ".join(one(int(row), float(fraction)) for row, fraction in rows[:8])
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
     return f"Rows on the kink at your params, where any fraction in [0, 1] of the push is valid: {listed}{more}."
+
+
+def _curve(curve: Curve) -> str:
+    """The measured push at a few margins, beside the right one."""
+    one_label = bool(np.all(curve.other == curve.returned))
+    heads = ["your function"] if one_label else ["label +1", "label -1"]
+    lines = ["The push of one row alone:", f"    {curve.variable:>9}" + "".join(f"{head:>15}" for head in heads)]
+    lines[1] += f"{'right':>10}"
+    for wanted in SHOWN:
+        at = int(np.argmin(np.abs(curve.places - wanted)))
+        values = [curve.returned[at]] if one_label else [curve.returned[at], curve.other[at]]
+        row = f"    {curve.places[at]:>9.4g}" + "".join(f"{value + 0.0:>15.4g}" for value in values)
+        lines.append(row + f"{curve.right[at] + 0.0:>10.4g}")
+    return "\n".join(lines)

@@ -1,16 +1,15 @@
-"""Calls of the user's function, and what it returned brought to one shape and dtype."""
+"""What the caller's function returned, brought to one shape and dtype."""
 
 from __future__ import annotations
 
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxhinge._diagnose._point import Array, Point
+from jaxhinge._diagnose._objective import Array
+from jaxhinge._diagnose._point import Point
 
 _WEIGHT_NAMES = ("w", "weight", "weights", "coef", "coefs", "coefficients", "theta")
 _BIAS_NAMES = ("b", "bias", "intercept", "b0", "w0")
@@ -21,11 +20,12 @@ class Returned:
     """What one call gave.
 
     Attributes:
-      gradient: `(p,)`, the coordinates of `w` (row by row), then `b`; None where there is none.
+      gradient: `(p,)`, the coordinates of `w` (row by row), then `b`; None where no gradient could be read.
       precision: The name of the narrowest dtype that was returned.
       trouble: "" or the cause to report whatever the numbers are: raised, wrong_shape, ...
       detail: What happened, with the mend.
       wrote_to: The arguments that the function changed.
+      loss: The loss that came with the gradient, else None.
     """
 
     gradient: Array | None
@@ -33,10 +33,11 @@ class Returned:
     trouble: str = ""
     detail: str = ""
     wrote_to: tuple[str, ...] = ()
+    loss: float | None = None
 
     @property
     def finite(self) -> bool:
-        """Whether there are numbers to judge."""
+        """Whether the gradient can be judged."""
         return self.gradient is not None and bool(np.all(np.isfinite(self.gradient)))
 
 
@@ -49,35 +50,17 @@ class Differences(NamedTuple):
 
     w: Array
     b: Array
+    loss: float
 
 
-def call(grad_fn: Callable[..., Any], point: Point, *, bias_as_number: bool = False) -> Returned:
-    """Call the function on copies of a point and read what it returns."""
-    w, b, x, y = point.arguments()
-    arguments: tuple[Any, ...] = (w, b[()] if bias_as_number else b, x, y)
-    try:
-        # Warnings of the user's function, thirty times over, would only hide the report.
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = grad_fn(*arguments)
-            result = _read(value, point)
-    except WrongShape as error:
-        return Returned(None, trouble="wrong_shape", detail=str(error))
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f' in line {place.lineno} ("{place.line}")' if place.line else ""
-        return Returned(None, trouble="raised", detail=f"It raised {type(error).__name__}: {error}{where}.")
-    names = ("w", "b", "x", "y")
-    before = (point.w, point.b, point.x, point.y)
-    wrote = [name for name, old, new in zip(names, before, arguments, strict=True) if not np.array_equal(old, new)]
-    return Returned(result.gradient, result.precision, result.trouble, result.detail, tuple(wrote))
-
-
-def _read(value: Any, point: Point) -> Returned:
-    w_value, b_value = _parts(value, point)
+def read(value: Any, point: Point, *, intercept: bool = True) -> Returned:
+    """The gradient at this point, and the loss where one came with it; raises `WrongShape`."""
+    loss, (w_value, b_value) = _parts(value, point) if intercept else _weights_alone(value, point)
     w, w_precision = _numbers("dw", w_value)
     w, trouble, detail = _fitted(w, point)
-    if b_value is None:
+    if not intercept:
+        b, precision = np.zeros(point.b.shape), w_precision
+    elif b_value is None:
         trouble = _joined(trouble, "bias_gradient_missing")
         detail += " No gradient of the bias was returned."
         b, precision = np.zeros(point.b.shape), w_precision
@@ -94,7 +77,36 @@ def _read(value: Any, point: Point) -> Returned:
             raise WrongShape(f"The gradient of b has shape {b.shape}; b has shape {point.b.shape}.{mend}")
         trouble = _joined(trouble, "wrong_shape")
         detail += f" The gradient of b has shape {b.shape}; b has shape {point.b.shape}. Use db.reshape(b.shape)."
-    return Returned(np.concatenate([w.ravel(), b.ravel()]), precision, trouble, detail.strip())
+    number = None if loss is None else float(_numbers("loss", loss)[0].reshape(()))
+    return Returned(np.concatenate([w.ravel(), b.ravel()]), precision, trouble, detail.strip(), loss=number)
+
+
+def _weights_alone(value: Any, point: Point) -> tuple[Any, tuple[Any, None]]:
+    """The loss, if any, and the gradient of `w` where the model has no bias."""
+    if value is None:
+        raise WrongShape("It returned None. Is the return statement missing?")
+    if isinstance(value, Mapping):
+        return None, (_named(value)[0], None)
+    if isinstance(value, Iterator):
+        value = tuple(value)
+    if isinstance(value, Differences):
+        return value.loss, (value.w, None)
+    if isinstance(value, (list, tuple)) and _shape(value) != point.w.shape:
+        loss = value[0] if len(value) > 1 and _size(value[0]) == 1 and _shape(value[1]) is not None else None
+        rest = tuple(value) if loss is None else tuple(value[1:])
+        empty = all(entry is None or not np.any(_numbers("db", entry)[0]) for entry in rest[1:])
+        if rest and empty:
+            return loss, (rest[0], None)
+        raise WrongShape(
+            f"It returned {len(value)} parts, of shapes {', '.join(str(_shape(entry)) for entry in value)}. Without a "
+            f"bias, return dw of shape {point.w.shape}, or (loss, dw)."
+        )
+    return None, (value, None)
+
+
+def _size(value: Any) -> int | None:
+    shape = _shape(value)
+    return None if shape is None else int(np.prod(shape))
 
 
 def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
@@ -110,37 +122,45 @@ def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
     if w.shape == (*point.x.shape[:1], *point.w.shape):
         mend = " It has one gradient for each row: average them, dw.mean(axis=0)."
     elif w.ndim == 1 and w.size == point.size:
-        mend = " With the bias as its last entry: return g[:-1], g[-1] (see the adapters in jaxhinge.diagnose)."
+        mend = (
+            " With the bias as its last entry: return g[:-1], g[-1]; or jaxhinge.adapt_arguments(..., bias='last') "
+            "does that (see the docstring of jaxhinge.diagnose)."
+        )
     elif w.ndim == 0 and point.w.size > 1:
-        mend = " Return (dw, db), in this order; a loss is not a gradient."
+        mend = (
+            " Return (dw, db), in this order, or (loss, dw, db). If it is (loss, dw) of a model without a bias, say "
+            "fit_intercept=False."
+        )
     raise WrongShape(told + mend)
 
 
-def _parts(value: Any, point: Point) -> tuple[Any, Any]:
-    """The gradients of `w` and `b`; None for a bias that was left out."""
+def _parts(value: Any, point: Point) -> tuple[Any, tuple[Any, Any]]:
+    """The loss, None where none came, and the gradients of `w` and `b`, None for a bias that was left out."""
     if value is None:
         raise WrongShape("It returned None. Is the return statement missing?")
     if isinstance(value, Mapping):
-        return _named(value)
+        return None, _named(value)
+    if isinstance(value, Differences):
+        return value.loss, (value.w, value.b)
     if not hasattr(value, "__len__") and hasattr(value, "w") and hasattr(value, "b"):
-        return value.w, value.b
+        return None, (value.w, value.b)
     if isinstance(value, Iterator):
         value = tuple(value)
     if not isinstance(value, (list, tuple)):
-        return value, None
-    if len(value) == 3 and _shape(value[0]) == () and _shape(value[1]) == point.w.shape:
-        return value[1], value[2]
+        return None, (value, None)
+    if len(value) == 3 and _size(value[0]) == 1 and _shape(value[1]) == point.w.shape:
+        return value[0], (value[1], value[2])
     if len(value) == 2 and _shape(value[0]) == () and isinstance(value[1], (tuple, list, Mapping)):
-        return _parts(value[1], point)
+        return value[0], _parts(value[1], point)[1]
     if len(value) == 1:
-        return value[0], None
+        return None, (value[0], None)
     if len(value) == 2 and (_shape(value) != point.w.shape or point.w.shape == (1,)):
-        return value[0], value[1]
+        return None, (value[0], value[1])
     if all(_shape(entry) == () for entry in value) or _shape(value) == point.w.shape:
-        return value, None
+        return None, (value, None)
     raise WrongShape(
-        f"It returned {len(value)} things of shapes {', '.join(str(_shape(entry)) for entry in value)}; "
-        f"expected (dw, db) of shapes {point.w.shape} and {point.b.shape}."
+        f"It returned {len(value)} parts, of shapes {', '.join(str(_shape(entry)) for entry in value)}; "
+        f"expected (dw, db) of shapes {point.w.shape} and {point.b.shape}, or (loss, dw, db)."
     )
 
 

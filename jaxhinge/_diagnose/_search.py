@@ -3,57 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from jaxhinge._diagnose._alterations import Alteration, alterations, pairs
+from jaxhinge._diagnose._alterations import Alteration, paired, pairs
+from jaxhinge._diagnose._evidence import Evidence, Explanation, Reading, read_point
+from jaxhinge._diagnose._fits import fits, may_be_sized
 from jaxhinge._diagnose._gradients import gradient_sets
-from jaxhinge._diagnose._point import Array, Objective, Point
-from jaxhinge._diagnose._probes import Probe
+from jaxhinge._diagnose._mistakes import alterations
+from jaxhinge._diagnose._objective import Objective
+from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
-from jaxhinge._diagnose._returned import Returned
-
-# How the function takes its arguments: as they are given; dividing by the caller's number of rows
-# whatever x it gets; or computing with the caller's x and y whatever it gets.
-Reading = Literal["as_given", "rows_outside", "data_outside"]
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """A probe point and what the function returned there."""
-
-    probe: Probe
-    returned: Returned
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A recipe that fits, the causes it stands for (none where it is the right one), and how closely it fits."""
-
-    causes: tuple[str, ...]
-    recipe: Recipe
-    precision: str
-    reading: Reading
-
-    @property
-    def cause(self) -> str:
-        """The name of the explanation."""
-        return "+".join(self.causes) or "none"
-
-
-def read_point(probe: Probe, own: Point, reading: Reading) -> Point:
-    """The point that the function is taken to compute at."""
-    if reading == "data_outside":
-        return replace(probe.point, x=own.x, y=own.y, rows=own.rows)
-    return replace(probe.point, rows=own.rows) if reading == "rows_outside" else probe.point
+# Features on which a recipe is screened, where there are many.
+_SCREENED = 24
 
 
 class Search:
     """Explanations of the evidence, the simplest first."""
 
-    def __init__(self, own: Point, objective: Objective, evidence: list[Evidence], coarsest: str = "float32") -> None:
+    def __init__(
+        self,
+        own: Point,
+        objective: Objective,
+        evidence: list[Evidence],
+        coarsest: str = "float32",
+        measured: Iterable[Alteration] = (),
+    ) -> None:
         self.own, self.objective = own, objective
         # Smooth probes first, for they settle the precision; then small ones, for they are cheap.
         judged = [item for item in evidence if item.returned.gradient is not None]
@@ -61,17 +38,27 @@ class Search:
         self.start = _narrowest(judged)
         # Values of a coarser dtype than was returned are believed only up to here.
         self.coarsest = self.start if _finer(coarsest, self.start) else coarsest
-        self.singles = alterations(own, objective)
+        # A measured mistake stands in place of the guesses at it.
+        measured = list(measured)
+        taken = {cause for one in measured for cause in one.causes}
+        taken |= {"kink_tolerance_too_wide"} if "wrong_margin" in taken else set()
+        guessed = [one for one in alterations(own, objective) if not set(one.causes) & taken]
+        self.singles = [*measured, *guessed]
+        self.read = dict[tuple[int, Reading], Point]()
+
+    def right(self, reading: Reading = "as_given") -> Explanation | None:
+        """The explanation that the gradient is right."""
+        return self.fit(Alteration((), {}), reading)
 
     def explanations(self, reading: Reading = "as_given") -> list[Explanation]:
         """All explanations of the simplest kind that has any, one for each cause."""
-        right = self.fit(Alteration((), {}), reading)
+        right = self.right(reading)
         if right is not None:
-            closer = [] if right.precision == self.start else self._fitting(self._plain(), reading)
+            closer = [] if right.precision == self.start else self._fitting(self.singles, reading)
             return [found for found in closer if _finer(found.precision, right.precision)] or [right]
         best: list[Explanation] = []
         for tier, fitted in self._tiers(reading):
-            # A fitted strength is closer than l2 in float32 is, and no mistake: it must not displace what fits.
+            # A fitted size is closer than l2 in float32 is, and no mistake: it must not displace what fits.
             if fitted and best:
                 continue
             found = self._fitting(tier, reading)
@@ -82,22 +69,44 @@ class Search:
         return best
 
     def _tiers(self, reading: Reading) -> Iterator[tuple[Iterable[Alteration], bool]]:
-        """The simplest mistakes first, and whether they fit the strength of the regulariser."""
-        yield self._plain(), False
-        yield self._fitted(), True
+        """The simplest mistakes first, and whether they fit the sizes of the parts."""
+        right = Alteration((), {})
+        yield self.singles, False
+        yield (one for one in self._fits(right, reading) if len(one.causes) == 1), True
         if reading == "as_given":
-            yield pairs(self._plain_for_pairs()), False
-            yield self._fitted_pairs(), True
+            yield self._pairs(), False
+        yield self._fits(right, reading), True
+        yield self._fits_of_singles(reading, 2), True
+        if reading == "as_given":
             yield self._without_bias(), False
+            yield self._fits_of_singles(reading, 3), True
+
+    def _pairs(self) -> Iterator[Alteration]:
+        """Every two mistakes; those in sizes only where the other leaves a question of sizes."""
+        single = [one for one in self.singles if len(one.causes) == 1]
+        sizes = [one for one in single if one.of_size]
+        others = [one for one in single if not one.of_size]
+        yield from pairs(others)
+        for core in others:
+            if may_be_sized(core, self.evidence, self.objective):
+                yield from paired(core, sizes)
+        if may_be_sized(Alteration((), {}), self.evidence, self.objective):
+            yield from pairs(sizes)
+
+    def _fits(self, core: Alteration, reading: Reading) -> Iterator[Alteration]:
+        for precision in dict.fromkeys((self.start, self.coarsest)):
+            found = list(fits(core, self.evidence, self.own, self.objective, reading, precision))
+            yield from found
+            if found:
+                break
+
+    def _fits_of_singles(self, reading: Reading, most_causes: int) -> Iterator[Alteration]:
+        for single in self.singles:
+            yield from (one for one in self._fits(single, reading) if len(one.causes) <= most_causes)
 
     def fit(self, alteration: Alteration, reading: Reading) -> Explanation | None:
         """The explanation by this mistake, if every probe agrees."""
         recipe = Recipe().altered(alteration.changes)
-        if alteration.fitted:
-            strength = self._strength(recipe, reading)
-            if strength is None:
-                return None
-            recipe = recipe.altered({"strength": strength})
         precision = self.precision_of(recipe, reading)
         return None if precision is None else Explanation(alteration.causes, recipe, precision, reading)
 
@@ -114,17 +123,35 @@ class Search:
         return precision
 
     def _agrees(self, item: Evidence, recipe: Recipe, precision: str, reading: Reading) -> bool:
-        point = read_point(item.probe, self.own, reading)
+        point = self._point(item, reading)
         gradient = item.returned.gradient
         if gradient is None or not item.returned.finite:
             return True
+        if len(point.w) > 2 * _SCREENED and recipe.layout == "plain" and precision != "differences":
+            # A few features refute most recipes, at a fraction of the cost.
+            kept = gradient.size - point.b.size
+            few = np.concatenate([gradient[:kept].reshape(point.w.shape)[:_SCREENED].ravel(), gradient[kept:]])
+            screens = gradient_sets(point, self.objective, recipe, precision, _SCREENED)
+            if not any(one.undefined or one.bounded(few) for one in screens):
+                return False
+        sets = gradient_sets(point, self.objective, recipe, precision)
+        if any(one.undefined and (recipe.shrinkage in ("norm", "norm_too") or not np.any(gradient)) for one in sets):
+            return True
+        if precision != "differences":
+            return any(one.contains(gradient) for one in sets)
         # Differences need not be a subgradient at a kink of the recipe, but each is between its bounds.
-        blurred = precision == "differences"
-        return any(
-            (one.undefined and (recipe.shrinkage == "norm" or not np.any(gradient)))
-            or (one.bounded(gradient) if blurred else one.contains(gradient))
-            for one in gradient_sets(point, self.objective, recipe, precision)
-        )
+        low, high = (np.array(bounds) for bounds in zip(*(one.bounds() for one in sets), strict=True))
+        slack = sets[0].tolerance
+        return bool(np.all(gradient >= np.min(low, axis=0) - slack) and np.all(gradient <= np.max(high, axis=0) + slack))
+
+    def _point(self, item: Evidence, reading: Reading) -> Point:
+        """The point that the function is taken to compute at, the same object each time, for it keeps what was tried."""
+        if reading == "as_given":
+            return item.probe.point
+        key = id(item), reading
+        if key not in self.read:
+            self.read[key] = read_point(item.probe, self.own, reading)
+        return self.read[key]
 
     def _fitting(self, tier: Iterable[Alteration], reading: Reading) -> list[Explanation]:
         found: dict[str, Explanation] = {}
@@ -136,46 +163,18 @@ class Search:
         finest = min((list(PRECISIONS).index(one.precision) for one in found.values()), default=0)
         return [one for one in found.values() if list(PRECISIONS).index(one.precision) == finest]
 
-    def _plain(self) -> list[Alteration]:
-        return [single for single in self.singles if not single.fitted]
-
-    def _fitted(self) -> list[Alteration]:
-        return [single for single in self.singles if single.fitted]
-
-    def _plain_for_pairs(self) -> list[Alteration]:
-        return [single for single in self._plain() if len(single.causes) == 1]
-
-    def _fitted_pairs(self) -> list[Alteration]:
-        unexpected = [single for single in self._fitted() if len(single.causes) == 1]
-        joined = (fitted.joined(single) for fitted in unexpected for single in self._plain_for_pairs())
-        return [pair for pair in joined if pair is not None]
-
-    def _without_bias(self) -> list[Alteration]:
+    def _without_bias(self) -> Iterator[Alteration]:
         """Where no bias came back and none is read, which is one decision of the author, whatever else is wrong."""
         if any("bias_gradient_missing" not in item.returned.trouble for item in self.evidence):
-            return []
-        causes = ("bias_gradient_missing", "bias_missing_from_margin")
-        folded = Alteration(causes, {"bias": "zero", "margin_bias": 0.0})
-        joined = (folded.joined(single) for single in self._plain_for_pairs())
-        return [found for found in joined if found is not None]
+            return
+        folded = Alteration(_NO_BIAS, {"bias": "zero", "margin_bias": 0.0})
+        for single in self.singles:
+            joined = folded.joined(single)
+            if joined is not None and len(single.causes) == 1:
+                yield joined
 
-    def _strength(self, recipe: Recipe, reading: Reading) -> float | None:
-        """The factor of `w` that the largest `w` among points off the kink asks for."""
-        best: tuple[float, float] | None = None
-        for item in self.evidence:
-            point = read_point(item.probe, self.own, reading)
-            length = float(np.sum(point.w**2))
-            if length == 0.0 or (best is not None and length <= best[0]) or not item.returned.finite:
-                continue
-            bare = gradient_sets(point, self.objective, recipe.altered({"strength": 0.0}), "float64")
-            if len(bare) == 1 and not bare[0].groups:
-                best = length, self._projected(item, bare[0].fixed, recipe, point)
-        return None if best is None or abs(best[1]) < 1e-12 else best[1]
 
-    def _projected(self, item: Evidence, bare: Array, recipe: Recipe, point: Point) -> float:
-        assert item.returned.gradient is not None
-        rest = recipe.whole_sign * (item.returned.gradient - bare)[: point.w.size]
-        return float(rest @ point.w.ravel() / np.sum(point.w**2))
+_NO_BIAS = ("bias_gradient_missing", "bias_missing_from_margin")
 
 
 def _narrowest(judged: list[Evidence]) -> str:

@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._diagnose._point import Array, Objective, Point
+from jaxhinge._diagnose._calls import Calling
+from jaxhinge._diagnose._objective import Array, Objective
+from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._returned import Differences, WrongShape
 
 _STEP = 1e-6
 _GRID = np.arange(-3.0, 3.0 + 1e-9, 0.125)
 
 
-def traces(loss: Callable[..., Any], own: Point) -> bool:
-    """Whether JAX can differentiate the loss."""
+def traces(loss: Callable[..., Any], own: Point, calling: Calling) -> bool:
+    """Whether the loss is written in JAX and can be differentiated by it.
+
+    A loss in NumPy gives a NumPy number for NumPy arguments; then JAX is left out, which would compile for it.
+    """
     try:
-        jax_gradient(loss)(*own.arguments())
+        arguments, options = calling.arguments(own)
+        if not isinstance(loss(*arguments, **options), jax.Array):
+            return False
+        arguments, options = calling.arguments(own)
+        jax_gradient(loss, calling)(*arguments, **options)
     except Exception:
         # Whatever the reason is, differences need only values; a loss that fails there too is reported.
         return False
     return True
 
 
-def jax_gradient(loss: Callable[..., Any]) -> Callable[..., tuple[Array, Array]]:
-    """The gradient of a JAX loss in float64, whatever the default precision of the process is."""
+def jax_gradient(loss: Callable[..., Any], calling: Calling) -> Callable[..., Any]:
+    """Value and gradient of a JAX loss in float64, whatever the default precision of the process is."""
+    places = (0, 1) if calling.passes_bias else (0,)
 
-    def gradient(w: Array, b: Array, x: Array, y: Any) -> tuple[Array, Array]:
+    def gradient(*arguments: Any, **options: Any) -> Any:
         with jax.enable_x64(True):
-            value, (dw, db) = jax.value_and_grad(loss, argnums=(0, 1))(*(jnp.asarray(part) for part in (w, b, x, y)))
+            given = tuple(jnp.asarray(part) for part in arguments)
+            value, found = jax.value_and_grad(loss, argnums=places)(*given, **options)
             # A constant NaN has a gradient of zeros.
             spoilt = 0.0 if np.isfinite(float(value)) else np.nan
-            return np.asarray(dw) + spoilt, np.asarray(db) + spoilt
+            return float(value), *(np.asarray(part) + spoilt for part in found)
 
     return gradient
 
 
-def coarse(loss: Callable[..., Any], own: Point) -> bool:
+def coarse(loss: Callable[..., Any], own: Point, calling: Calling) -> bool:
     """Whether the values are float32, whatever type they come in: differences would drown in their rounding."""
     rng = np.random.default_rng(0)
     values = set[float]()
     try:
         for _ in range(4):
-            w, b = rng.normal(size=own.w.shape), np.asarray(rng.normal(size=own.b.shape))
-            values.add(_scalar(loss(w, b, own.x.copy(), own.y.copy())))
+            b = np.asarray(rng.normal(size=own.b.shape)) * calling.intercept
+            arguments, options = calling.arguments(replace(own, w=rng.normal(size=own.w.shape), b=b))
+            values.add(scalar(loss(*arguments, **options)))
     except Exception:
         return False
     # A float64 has more digits, unless it is 0, a count or not finite.
@@ -55,53 +68,86 @@ def coarse(loss: Callable[..., Any], own: Point) -> bool:
     )
 
 
-def difference_gradient(loss: Callable[..., Any]) -> Callable[..., Differences]:
+def difference_gradient(loss: Callable[..., Any], calling: Calling) -> Callable[..., Differences]:
     """The mean of the two one-sided differences of each coordinate; at a kink of all of them, fraction 1/2."""
 
-    def gradient(w: Array, b: Array, x: Array, y: Any) -> Differences:
-        def value(flat: Array) -> float:
-            bias = flat[w.size :].reshape(b.shape)
-            given = bias.copy()
-            found = _scalar(loss(flat[: w.size].reshape(w.shape), bias, x.copy(), y.copy()))
-            if b.ndim == 0 and bias != given:
+    def gradient(*arguments: Any, **options: Any) -> Differences:
+        def value(parts: list[Array]) -> float:
+            given = [part.copy() for part in parts]
+            found = scalar(loss(*given, *(np.array(part) for part in others), **options))
+            if len(parts) == 2 and parts[1].ndim == 0 and given[1] != parts[1]:
                 # `s = b; s += ...` is right for a number.
-                return _scalar(loss(flat[: w.size].reshape(w.shape), given[()], x.copy(), y.copy()))
+                found = scalar(loss(parts[0].copy(), parts[1][()], *(np.array(part) for part in others), **options))
             return found
 
-        at = np.concatenate([np.ravel(w), np.ravel(b)])
-        steps = _STEP * np.maximum(1.0, np.abs(at))
-        slopes = [
-            (value(at + step * unit) - value(at - step * unit)) / (2.0 * step)
-            for step, unit in zip(steps, np.eye(len(at)), strict=True)
-        ]
-        return Differences(np.reshape(slopes[: w.size], w.shape), np.reshape(slopes[w.size :], b.shape))
+        count = 2 if calling.passes_bias else 1
+        params = [np.array(part, dtype=np.float64) for part in arguments[:count]]
+        others = arguments[count:]
+        slopes = [_slopes(value, params, place) for place in range(count)]
+        return Differences(slopes[0], slopes[1] if count == 2 else np.zeros(()), value(params))
 
     return gradient
 
 
-def _scalar(value: Any) -> float:
+def _slopes(value: Callable[[list[Array]], float], params: list[Array], place: int) -> Array:
+    """Central differences in every coordinate of one of the parameters."""
+    slopes = np.zeros(params[place].shape)
+    for index in np.ndindex(slopes.shape):
+        ends = []
+        at = float(params[place][index])
+        step = _STEP * max(1.0, abs(at))
+        for end in (at + step, at - step):
+            moved = [part.copy() for part in params]
+            moved[place][index] = end
+            ends.append(value(moved))
+        slopes[index] = (ends[0] - ends[1]) / (2.0 * step)
+    return slopes
+
+
+def scalar(value: Any) -> float:
     array = np.asarray(value.detach() if hasattr(value, "detach") else value, dtype=np.float64)
     if array.size != 1:
         raise WrongShape(f"The loss returned an array of shape {array.shape}; return one number, e.g. losses.mean().")
     return float(array.reshape(()))
 
 
-def kink_places(loss: Callable[..., Any], own: Point, objective: Objective) -> list[float]:
-    """The margins at which the loss of a single row has a kink, to an eighth; binary losses only."""
+def _one_row(loss: Callable[..., Any], own: Point, calling: Calling, place: float, label: float) -> float:
+    w, b, x = np.zeros_like(own.w), np.asarray(label * place), np.zeros((1, len(own.w)))
+    if not calling.intercept:
+        w[0], b, x[0, 0] = label * place, np.zeros(()), 1.0
+    weight = None if own.weight is None else np.ones(1)
+    arguments, options = calling.arguments(Point(w, b, x, np.array([label]), 1.0, weight))
+    return scalar(loss(*arguments, **options))
+
+
+def kink_places(loss: Callable[..., Any], own: Point, objective: Objective, calling: Calling) -> list[float]:
+    """The margins at which the loss of a single row has a kink, to an eighth or better; binary losses only."""
     if objective.family != "binary":
         return []
+    # Without a bias the margin is a weight, and the regulariser bends the curve; it is known.
+    bent = 0.5 * objective.l2 * _GRID**2 if objective.intercept != "free" else 0.0 * _GRID
     try:
-        values = np.array(
-            [
-                _scalar(loss(np.zeros_like(own.w), np.asarray(place), np.zeros((1, len(own.w))), np.ones(1)))
-                for place in _GRID
-            ]
-        )
+        values = np.array([_one_row(loss, own, calling, place, 1.0) for place in _GRID]) - bent
     except Exception:
         return []
     if not np.all(np.isfinite(values)):
         return []
+    exact = _of_a_hinge(values)
+    if exact is not None:
+        return [exact]
     bends = values[2:] - 2.0 * values[1:-1] + values[:-2]
     # A kink bends by the step times the jump of the slope; a smooth curve bends everywhere a little.
     places = _GRID[1:-1][bends > 0.25 * 0.125]
     return [float(place) for place in places] if len(places) <= 2 else []
+
+
+def _of_a_hinge(values: Array) -> float | None:
+    """The kink of `slope * max(0, kink - margin)` plus a constant; None where the values are of another kind."""
+    slope = (values[0] - values[1]) / (_GRID[1] - _GRID[0])
+    if slope <= 0.0 or values[-2] != values[-1]:
+        return None
+    kink = _GRID[0] + (values[0] - values[-1]) / slope
+    right = slope * np.maximum(0.0, kink - _GRID) + values[-1]
+    if not np.allclose(values, right, rtol=0.0, atol=1e-9 * abs(slope)):
+        return None
+    return float(np.round(kink, 9)) + 0.0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxhinge as jh
-from jaxhinge._diagnose._kinks import violations
 from jaxhinge._diagnose._point import checked_point, objective_of
 from jaxhinge._diagnose._probes import LADDER, synthetic_probes
+from jaxhinge._diagnose._violations import violations
 
 L2 = 0.05
 WESTON_WATKINS, CRAMMER_SINGER = jh.losses.weston_watkins_loss, jh.losses.multiclass_hinge_loss
@@ -142,7 +142,7 @@ FUNCTIONS = [
         WESTON_WATKINS,
         "bias_gradient_missing+bias_missing_from_margin+label_count_forgotten",
     ),
-    ("zeros", lambda w, b, x, y: (0 * w, 0 * b), WESTON_WATKINS, "unknown"),
+    ("zeros", lambda w, b, x, y: (0 * w, 0 * b), WESTON_WATKINS, "gradient_zero"),
     ("classes swapped", lambda *a: tuple(g[..., ::-1] for g in course_notes(*a)), CRAMMER_SINGER, "unknown"),
 ]
 

@@ -32,7 +32,7 @@ def binary(module, *, margin=1.0, l2=L2, reduce="mean", power=1):
     [
         ({}, "none", None),
         ({"margin": 0.0}, "threshold_at_zero", "0"),
-        ({"margin": 2.0}, "unknown", "2"),
+        ({"margin": 2.0}, "wrong_margin", "2"),
         ({"l2": 0.0}, "regularizer_missing", None),
         ({"l2": 2 * L2}, "regularizer_doubled", None),
         ({"reduce": "sum"}, "not_averaged", None),

@@ -14,7 +14,8 @@ import jaxhinge as jh
 N, D, K = 5, 3, 3
 HOST_ONLY = {
     "Checkpoints", "Diagnosis", "FitResult", "LinearParams", "Path", "ShardedRows", "Solution", "Status", "Sweep",
-    "assert_valid_gradient", "diagnose", "diagnose_loss", "fit", "init_params", "load", "losses", "path", "plot",
+    "adapt_arguments", "assert_valid_gradient", "diagnose", "diagnose_loss", "fit", "init_params", "load", "losses",
+    "module_gradient", "path", "plot",
     "save", "shard_rows", "sweep",
 }  # fmt: skip
 KINDS = ("", " gradient")

@@ -387,7 +387,7 @@ def constants(w, b, x, y):
     return np.ones_like(w), 1.0
 
 
-@held_out("unknown")
+@held_out("gradient_zero")
 def nothing(w, b, x, y):
     return np.zeros_like(w), 0.0
 
@@ -406,13 +406,13 @@ def first_half_of_the_rows(w, b, x, y):
     return indicator_times_matrix(w, b, x[:half], y[:half])
 
 
-@held_out("unknown")
+@held_out("everything_scaled")
 def scaled(w, b, x, y):
     dw, db = indicator_times_matrix(w, b, x, y).values()
     return 0.37 * dw, 0.37 * db
 
 
-@held_out("unknown")
+@held_out("everything_scaled")
 def scaled_by_a_percent(w, b, x, y):
     dw, db = indicator_times_matrix(w, b, x, y).values()
     return 1.01 * dw, 1.01 * db

@@ -1,0 +1,81 @@
+"""Calls of the caller's function, with its arguments as it takes them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxhinge._diagnose._objective import Objective
+from jaxhinge._diagnose._point import Point
+from jaxhinge._diagnose._returned import Returned, WrongShape, read
+from jaxhinge._diagnose._signatures import required, suggested_call, takes_weights
+from jaxhinge._diagnose._source import users_line
+
+
+@dataclass(frozen=True)
+class Calling:
+    """What the function is given.
+
+    Attributes:
+      labels: What the caller calls the labels, in order; None where they are as usual.
+      intercept: Whether the model has a bias.
+      passes_bias: Whether the function has a place for it.
+      weights: The keyword for the weights of the rows, "" for a fifth argument, None where they are not passed.
+    """
+
+    labels: npt.NDArray[Any] | None = None
+    intercept: bool = True
+    passes_bias: bool = True
+    weights: str | None = None
+
+    def arguments(self, point: Point, *, bias_as_number: bool = False) -> tuple[list[Any], dict[str, Any]]:
+        """Copies, so that a function that writes into its arguments changes nothing here."""
+        y = point.y.copy()
+        if self.labels is not None:
+            y = self.labels[(y > 0.0).astype(int) if y.dtype.kind == "f" else y]
+        b = point.b.copy()
+        parts = [point.w.copy(), *([b[()] if bias_as_number else b] if self.passes_bias else []), point.x.copy(), y]
+        if self.weights is None:
+            return parts, {}
+        weight = point.weights.copy()
+        return (parts, {self.weights: weight}) if self.weights else ([*parts, weight], {})
+
+
+def calling_of(
+    function: Callable[..., Any], objective: Objective, labels: npt.NDArray[Any] | None, *, weighted: bool
+) -> Calling:
+    """How to call the function: by its signature, where it has one."""
+    intercept = objective.intercept != "none"
+    wanted = required(function)
+    name = takes_weights(function) if weighted else None
+    own = 4 if intercept else 3
+    # A function of four arguments takes the bias, though the model has none.
+    passes_bias = intercept or (wanted == 4 and name is None)
+    weights = name
+    if weighted and name is None and wanted == own + 1:
+        weights, passes_bias = "", intercept
+    return Calling(labels, intercept, passes_bias, weights)
+
+
+def call(function: Callable[..., Any], point: Point, calling: Calling, *, bias_as_number: bool = False) -> Returned:
+    """Call the function on copies of a point and read what it returns."""
+    arguments, options = calling.arguments(point, bias_as_number=bias_as_number)
+    before, _ = calling.arguments(point)
+    try:
+        # Warnings of the caller's function, thirty times over, would only hide the report.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = read(function(*arguments, **options), point, intercept=calling.intercept)
+    except WrongShape as error:
+        return Returned(None, trouble="wrong_shape", detail=str(error) + suggested_call(function))
+    except Exception as error:
+        told = f"It raised {type(error).__name__}: {error}{users_line(error)}."
+        return Returned(None, trouble="raised", detail=told + suggested_call(function))
+    names = ("w", "b", "x", "y") if calling.passes_bias else ("w", "x", "y")
+    wrote = [name for name, old, new in zip(names, before, arguments, strict=False) if not np.array_equal(old, new)]
+    return Returned(result.gradient, result.precision, result.trouble, result.detail, tuple(wrote), result.loss)

@@ -1,0 +1,15 @@
+"""The gradient doctor on what people really wrote, on two kinds of data."""
+
+import pytest
+from helpers.doctor_cases import CASES, problems
+from helpers.wild_gradients import WILD
+
+import jaxhinge as jh
+
+
+@pytest.mark.parametrize("data", [0, 1], ids=["gaussian", "integers"])
+@pytest.mark.parametrize("one", CASES + WILD, ids=[one.name for one in CASES + WILD])
+def test_the_cause_is_the_one_a_reader_would_name(one, data):
+    diagnose = jh.diagnose_loss if one.is_loss else jh.diagnose
+    diagnosis = diagnose(one.function, *problems(one)[data], **one.options)
+    assert diagnosis.cause == one.cause
