@@ -46,13 +46,20 @@ def solve_on_host(
     config: Config, rows: Rows, start: Start, tol: float, max_steps: int, watch: Watch | None = None
 ) -> Answer:
     """Minimise to a relative gap of `tol`; the answer in NumPy arrays."""
+    watch = watch or Watch()
     with one_blas_thread(), np.errstate(all="ignore"):
         task = host_task(config, rows)
         found = given_start(task, start)
         for method in (_by_ascent, _by_newton, _by_interior_point):
-            if (watch is None or not watch.interrupted) and not within(task.program, found.best, np.float64(tol)):
-                found = method(config, task, found, tol, max_steps, watch)
-        if watch is not None and watch.interrupted:
+            try:
+                if not watch.interrupted and not within(task.program, found.best, np.float64(tol)):
+                    found = method(config, task, found, tol, max_steps, watch)
+            except KeyboardInterrupt:
+                # Between the steps of a method there is what the method before has reached.
+                if not watch.keeps:
+                    raise
+                watch.interrupted = True
+        if watch.interrupted:
             found = found._replace(limited=np.True_)
         return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
 

@@ -89,7 +89,8 @@ def by_rows(program: Program) -> NewtonSystem:
         head = rhs[: len(penalised)]
         t = rows_solve((head / penalty) @ penalised)
         if not program.free_bias:
-            return (head - penalised @ t) / penalty
+            dz: jax.Array = (head - penalised @ t) / penalty
+            return dz
         side = at[-1]
         response = rows_solve(side)
         db = (rhs[-1] - side @ t) / (side @ response)

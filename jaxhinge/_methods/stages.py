@@ -289,11 +289,12 @@ def _rounded(config: Config, task: Task, z: Array) -> tuple[Array, Array]:
             return w, w
         shift = dot(w, centre)
         b = (stretch * z[..., d] - shift).astype(config.dtype).astype(z.dtype)
-        return tuple(xp.concatenate([w, column(bias)], axis=-1) for bias in (b, b + shift))  # type: ignore[return-value]
+        params, shifted = (xp.concatenate([w, column(bias)], axis=-1) for bias in (b, b + shift))
+        return params, shifted
 
     candidates = each(candidate, 1 + rounding * xp.asarray([*stretches, -1 / rounding], z.dtype))
     values = each(lambda z: primal_value(program, z, program.r - program.scores(z)), candidates[1])
-    found = jax.tree.map(lambda leaf: leaf[0], candidates)
+    found: tuple[Array, Array] = jax.tree.map(lambda leaf: leaf[0], candidates)
     value = values[0]
     for number in range(1, len(stretches) + 1):
         lower = values[number] < value

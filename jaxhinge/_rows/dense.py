@@ -159,7 +159,8 @@ class DenseRows:
 
     def _summed(self, function: Callable[[slice], NDArray]) -> NDArray:
         parts = self._each_block(function)
-        return sum(parts[1:], parts[0])
+        total: NDArray = sum(parts[1:], parts[0])
+        return total
 
 
 _kept_pairs: dict[int, Any] = {}

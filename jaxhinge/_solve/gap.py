@@ -96,7 +96,8 @@ def duality_gap(
             gap_64 = np.inf  # infinity less infinity: beyond float64
     # A bound beyond the caller's dtype is infinite there.
     with np.errstate(over="ignore"):
-        return jax.device_put(np.asarray(gap_64, caller_dtype(problem.x)))
+        bound: jax.Array = jax.device_put(np.asarray(gap_64, caller_dtype(problem.x)))
+        return bound
 
 
 @lru_cache

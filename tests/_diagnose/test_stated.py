@@ -154,7 +154,7 @@ def test_the_loss_beside_a_right_gradient_is_judged(change, told):
 
     diagnosis = jh.diagnose(grad_fn, (W, 0.3), X, Y, l2=L2)
     assert (diagnosis.ok, diagnosis.loss_ok) == (True, False)
-    assert told in diagnosis.findings[-1] or "is right (" in told and "is right (" in diagnosis.findings[-1]
+    assert told in diagnosis.findings[-1] or ("is right (" in told and "is right (" in diagnosis.findings[-1])
     assert str(diagnosis).startswith("RIGHT GRADIENT, WRONG LOSS")
 
 

@@ -20,8 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 import jaxhinge as jh
 from jaxhinge._methods import batch as batch_module
-from jaxhinge._rows import gram
 from jaxhinge._methods.problem import Config
+from jaxhinge._rows import gram
 
 N, D = 61, 5
 RNG = np.random.default_rng(0)

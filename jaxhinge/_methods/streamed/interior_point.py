@@ -288,4 +288,5 @@ def _gained(
     _: None, gap: jax.Array, old_gap: jax.Array, complementarity_gap: jax.Array, old_complementarity_gap: jax.Array
 ) -> jax.Array:
     """Whether a step was of use."""
-    return gained(gap, old_gap, complementarity_gap, old_complementarity_gap)
+    progressed: jax.Array = gained(gap, old_gap, complementarity_gap, old_complementarity_gap)
+    return progressed

@@ -143,7 +143,8 @@ def _signs_and_shares(coordinates: Coordinates, block: Block, dtype: Any) -> tup
 
 def adjoints(program: Program, alphas: list[jax.Array]) -> jax.Array:
     """`(len(alphas), p)`, in one product."""
-    return (program.sign[None, :] * jnp.stack(alphas)) @ program.rows.features.T
+    sums: jax.Array = (program.sign[None, :] * jnp.stack(alphas)) @ program.rows.features.T
+    return sums
 
 
 def boxed(program: Program, alpha: jax.Array) -> jax.Array:
