@@ -24,11 +24,11 @@ from jaxhinge._base.arrays import (
     type_advice,
 )
 
-_MOST_CLASSES = 2**31 - 1  # labels are int32 in the end
+_MOST_CLASSES = 2**31 - 1  # labels are converted to int32
 
 
 def check_outside_jit(name: str) -> None:
-    """Refuse to work inside `jit`, where what is computed from constants has no values either."""
+    """Refuse to run inside `jit`: there even arrays made from constants are traced and have no values."""
     if isinstance(jnp.zeros(()), jax.core.Tracer):
         raise TypeError(
             f"{name} works on the host, but this is inside jit, where everything is traced: call it outside. "
@@ -190,7 +190,7 @@ def host_integer(name: str, value: Any, *, at_least: int, at_most: int = 2**31 -
 
 
 def _distinct(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # Values of different types, None among strings, cannot be sorted as they are.
+    # `numpy.unique` sorts, and Python cannot order, for example, None and a string.
     return np.unique(array.astype(str) if array.dtype == object else array)
 
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxhinge._base.arrays import as_array, check_real_number, feature_array, flag, float_array, scalar_like
 from jaxhinge._base.values import host_integer
-from jaxhinge._objective.one_pass import Terms, affine, mean_loss, pays
+from jaxhinge._objective.one_pass import Terms, affine, blockwise_mean_loss, blockwise_pays
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge.losses import hinge_loss
 
@@ -212,14 +212,14 @@ def _mean_loss(
             )
         return found.astype(dtype)
 
-    in_one_pass = pays(loss_fn, x, options)
-    # Options are checked while they are still the caller's own numbers.
-    values = jax.eval_shape(losses) if in_one_pass else losses()
+    blockwise = blockwise_pays(loss_fn, x, options)
+    # The blockwise loss turns options into arrays, which are not checked: `eval_shape` checks the caller's own numbers.
+    values = jax.eval_shape(losses) if blockwise else losses()
     weight = _row_weights(sample_weight, rows, dtype)
-    if in_one_pass:
+    if blockwise:
         total = jnp.asarray(rows[0], dtype) if weight is None else jnp.sum(weight)
         terms = Terms(x, as_array("y", y), weight)
-        return mean_loss(loss_fn, params, terms, total, options)
+        return blockwise_mean_loss(loss_fn, params, terms, total, options)
     return jnp.mean(values) if weight is None else jnp.sum(weight * values) / jnp.sum(weight)
 
 
@@ -261,7 +261,7 @@ def _check_rows(name: str, values: ArrayLike, rows: tuple[int, ...]) -> None:
 
 
 def _penalty(l2: jax.Array, values: jax.Array) -> jax.Array:
-    """`l2/2 ||values||^2`, in that order: without l2 a norm that overflows stays out of it."""
+    """`l2/2 ||values||^2`, multiplied from the left: so `l2 = 0` gives 0 also where the norm overflows."""
     values = values.astype(l2.dtype)
     return jnp.sum((l2 / 2 * values) * values)
 

@@ -152,12 +152,12 @@ def train(
 
     A sweep is a `vmap` over `l2`, `key`, `params`, the data, or a learning rate in a closure:
     `vmap(lambda rate: train(..., optimizer=optax.sgd(rate)))(rates)`. The order depends on `key`
-    alone, so lanes that share `key` and `x` share every batch, and the sweep multiplies matrices; lanes with keys of
-    their own take other rows each, and cost as much as one by one. A batch of all rows is taken in the order given.
+    alone. So runs that share `key` and `x` share every minibatch, and the sweep multiplies matrices; runs with keys of
+    their own take different rows, and cost as much as one by one. A minibatch of all rows is in the order given.
 
     On the same machine and versions, the same `key`, data and number of devices give the same bits, run after run.
-    The batches depend on `key`, `n`, `batch_size` and `blocks`, not on the devices; but these add in another order, so
-    that runs on different numbers of them differ by rounding, and by what the steps make of that.
+    The batches depend on `key`, `n`, `batch_size` and `blocks`, not on the devices. But another number of devices adds
+    in another order, so its runs differ by rounding, which the steps may amplify.
 
     Args:
       params: Where to start: any pytree that `objective` takes.
@@ -172,9 +172,9 @@ def train(
         multiple of `batch_size`, it must take `sample_weight=` (`(batch,)`; 0 marks padding).
       sample_weight: `(n,)`, not negative. A batch whose weights are all 0 is passed over.
       average_from: The step from which iterates are averaged; the average is returned in place of
-        the last iterate. 0 averages all of them; None, the default, none.
-      blocks: Deal every batch out of this many equal blocks of neighbouring rows, the same number of rows from each.
-        Where rows are laid out over as many devices, or a divisor of that, none of them travels.
+        the last iterate. 0 averages all of them; None returns the last iterate.
+      blocks: Take every batch from this many equal blocks of neighbouring rows, as many rows from each. Where rows
+        are laid out over as many devices, or a divisor of that, no row leaves its device.
       **options: For `objective`: `subgradient=`, `loss_fn=`, ...
 
     Returns:
@@ -227,7 +227,7 @@ def train(
 
 
 def _own_array(leaf: Any) -> Any:
-    # A copy, since a donated state must not take the caller's buffers with it, nor hold one twice.
+    # The state gets copies: donated, it must not delete the caller's arrays, nor hold one buffer twice.
     try:
         array = jnp.array(leaf, copy=True)
     except (TypeError, ValueError, OverflowError) as error:

@@ -130,13 +130,13 @@ def smooth_hinge_loss(
     [0.    0.125 1.5  ]
     """
     violation = hinge_loss(scores, targets, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
-    # A smaller one is 0 in the dtype of the scores, and 0/0 NaN.
+    # A smaller width may round to 0 in the dtype of the scores, and the loss would be 0/0.
     smallest = float(jnp.finfo(violation.dtype).tiny)  # type: ignore[no-untyped-call]
     meaning = f"a length above 0, at least {smallest:g} in {violation.dtype}"
     check_real_number("width", width, meaning=meaning, valid=lambda value: value >= smallest)
     width = option_like("width", width, violation)
-    # clipped = min(violation, width). Splitting off the linear part keeps both terms exact for huge
-    # violations; where the two meet, the slope 1 is given to the parabola alone.
+    # `clipped` is min(violation, width) and `linear` the rest, so that huge violations are exact.
+    # At violation = width, `linear` has slope 0 and `clipped` slope 1: together that of the loss.
     linear = positive_part(violation - width, subgradient=0.0)
     clipped = width - positive_part(width - violation, subgradient=1.0)
     return linear + clipped * (clipped / (2 * width))

@@ -74,7 +74,7 @@ def _positive_part_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     z, subgradient, kink_tol = jax.lax.stop_gradient(primals)
-    # The sign of NaN is NaN, and so is its maximum with 0.
+    # `sign` and `maximum` keep NaN, so the slope at NaN is NaN.
     slope = jnp.where(jnp.abs(z) <= kink_tol, subgradient, jnp.maximum(jnp.sign(z), 0))
     return _positive_part(*primals), slope * tangents[0]
 
@@ -83,7 +83,7 @@ def hinge(margin: ArrayLike, *, subgradient: ArrayLike = 0.0, kink_tol: ArrayLik
     r"""The hinge `max(0, 1 - margin)`, elementwise.
 
     Its derivative in the margin is -1 below 1, 0 above 1, and `-subgradient` at 1 (wherever
-    `|1 - margin| <= kink_tol`). With the default, a point exactly on the margin does not push.
+    `|1 - margin| <= kink_tol`). With the default, a point exactly on the margin has no gradient.
 
     Args:
       margin: `y * score`, any shape, any floating dtype (integers are converted).
@@ -136,7 +136,7 @@ def _max_over_classes_jvp(
     z, top = jax.lax.stop_gradient((primals[0], largest[..., None]))
     if ties == "uniform":
         tied = (z == top).astype(z.dtype)
-        # Counted in float32: float16 ends at 65,504 classes.
+        # The tied classes are counted in float32: in float16 a count above 65,504 is infinite.
         wide = jnp.promote_types(z.dtype, jnp.float32)
         share = (tied / jnp.sum(tied, axis=-1, keepdims=True, dtype=wide)).astype(z.dtype)
     else:

@@ -33,7 +33,7 @@ def multiclass_hinge_loss(
 
     Returns:
       Losses `(...)` in the dtype of `scores`. A NaN score gives NaN; a wrong class at minus infinity
-      is never chosen (NaN where the label is there too); a single class has no rival and loss 0.
+      is never chosen (NaN where the label's score is minus infinity too); a single class has loss 0.
 
     Raises:
       ValueError: Shapes do not fit, or `ties` is unknown.
@@ -128,7 +128,7 @@ def one_vs_rest_hinge_loss(
     scores, labels, is_label = _scores_and_labels(scores, labels)
     margin = option_like("margin", margin, labels.astype(scores.dtype))
     z = _over_classes(margin, scores) - jnp.where(is_label, scores, -scores)
-    # Added to z, not put in the place of the loss, so that the gradient of a bad label is NaN too.
+    # NaN is added to z, not put in the place of the loss: so the gradient of a bad label is NaN too.
     z = z + jnp.where(jnp.any(is_label, axis=-1, keepdims=True), 0, jnp.nan).astype(z.dtype)
     return jnp.sum(positive_part(z, subgradient=subgradient, kink_tol=kink_tol), axis=-1)
 

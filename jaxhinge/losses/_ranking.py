@@ -91,7 +91,7 @@ def hinge_embedding_loss(
     distances = float_array("distances", distances)
     targets = target_array("targets", targets, distances)
     apart = hinge_loss(distances, 1, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
-    # A factor, so that the gradient of a bad target is NaN too.
+    # `known` is a factor of the loss, so that the gradient of a bad target is NaN too.
     known = jnp.where(jnp.abs(targets) == 1, 1, jnp.nan).astype(distances.dtype)
     return known * jnp.where(targets == 1, distances, apart)
 

@@ -205,16 +205,16 @@ def test_in_a_loop_and_through_it(small_blocks):
 
 def test_what_is_not_taken_by_blocks(small_blocks, monkeypatch):
     hinge = losses.hinge_loss
-    assert one_pass.pays(hinge, X, {"margin": jnp.float32(2), "subgradient": 0.5})
-    assert not one_pass.pays(as_written(hinge), X, {})
-    assert not one_pass.pays(hinge, X, {"margin": np.ones(N)})
-    assert not one_pass.pays(hinge, X[:20], {})
-    assert not one_pass.pays(hinge, X[0], {})
+    assert one_pass.blockwise_pays(hinge, X, {"margin": jnp.float32(2), "subgradient": 0.5})
+    assert not one_pass.blockwise_pays(as_written(hinge), X, {})
+    assert not one_pass.blockwise_pays(hinge, X, {"margin": np.ones(N)})
+    assert not one_pass.blockwise_pays(hinge, X[:20], {})
+    assert not one_pass.blockwise_pays(hinge, X[0], {})
     # A loss that averages over what it is given would see the blocks.
     check_same = [jh.loss(PARAMS, X, Y, margin=m) for m in (2.0, np.full(N, 2.0))]
     np.testing.assert_allclose(*check_same, rtol=1e-6)
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    assert not one_pass.pays(hinge, X, {})
+    assert not one_pass.blockwise_pays(hinge, X, {})
 
 
 def test_rows_of_symbolic_size_are_exported(small_blocks):
@@ -297,5 +297,5 @@ def test_the_rows_are_read_in_blocks_and_nowhere_else():
     wide = [jax.ShapeDtypeStruct((16, *shape.shape), shape.dtype) for shape in shapes[:2]]
     memory = many.lower(*wide, *shapes[2:]).compile().memory_analysis()
     assert memory is not None
-    # Neither the features nor the scores of all lanes, 25 and 6 MB, are ever held.
+    # Neither the features nor the scores of the whole batch of params, 25 and 6 MB, are ever held.
     assert memory.temp_size_in_bytes < 3 * 4 * one_pass._BLOCK
