@@ -119,12 +119,41 @@ def label_array(name: str, value: Any) -> jax.Array:
 
 
 def target_array(name: str, value: Any, scores: jax.Array) -> jax.Array:
-    """Targets in the dtype of the scores: a scalar, or one target for each score."""
+    """Targets -1 and +1 in the dtype of the scores: a scalar, or one target for each score."""
     array = as_array(name, value)
     if array.dtype == jnp.bool_:
         raise TypeError(f"{name} must be -1 and +1; got booleans. Convert them: np.where({name}, 1, -1).")
+    refuse_integer_zeros(name, value)
     array = float_array(name, array).astype(scores.dtype)
     return array if array.shape == () else same_shape(name, array, "scores", scores)
+
+
+def refuse_integer_zeros(name: str, value: Any) -> None:
+    """Refuse NumPy and Python integers that hold a 0: as labels 0 and 1, label 0 would have no gradient.
+
+    Floats pass, and so do JAX arrays: their values may be traced, or on a device.
+    """
+    if isinstance(value, (jax.Array, float)) or _holds_jax_arrays(value):
+        return
+    array = np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer) or (array != 0).all():
+        return
+    if ((array == 0) | (array == 1)).all():
+        advice = f"Labels 0 and 1 become targets with 2 * {name} - 1."
+    else:
+        advice = "Rows with target 0 have no gradient: drop them, or pass floats to keep them."
+    raise ValueError(f"{name} must be -1 and +1; got integers that hold 0. {advice}")
+
+
+def common_dtype(*values: Any) -> Any:
+    """The dtype to which JAX promotes arrays or dtypes, also where it promotes none by itself ("strict")."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """A floating dtype, or float32 where it is narrower."""
+    return common_dtype(dtype, jnp.float32)
 
 
 def same_shape(name: str, array: jax.Array, other_name: str, other: jax.Array) -> jax.Array:

@@ -23,10 +23,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
 from jaxhinge import losses
+from jaxhinge._base.arrays import at_least_float32
 
 # Numbers in a block. With half as many, XLA no longer shares a matrix-vector product among its threads; four times as
 # many begin to exceed the cache.
@@ -59,15 +61,15 @@ class Terms(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A loss and those of its options that are not numbers: hashable, so that it can be a static argument."""
+    """A loss and the options on which it branches: hashable, so that they can be a static argument."""
 
     loss_fn: Callable[..., jax.Array]
-    words: tuple[tuple[str, Any], ...]
+    static: tuple[tuple[str, Any], ...]
 
 
 def affine(w: jax.Array, b: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x @ w + b`, accumulated in float32 at least."""
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = at_least_float32(dtype)
     scores = jnp.matmul(x, w, preferred_element_type=wide)
     return scores + jnp.broadcast_to(b.astype(wide), scores.shape)
 
@@ -85,7 +87,7 @@ def blockwise_pays(loss_fn: Callable[..., jax.Array], x: jax.Array, options: dic
         and x.shape[1] >= _MIN_FEATURES
         and _MIN_ROWS * count <= x.shape[0] < 2**31
         and any(loss_fn is known for known in _BY_ROW)
-        and all(_is_word(value) or jnp.shape(value) == () for value in options.values())
+        and all(_is_static(name, value) or np.shape(value) == () for name, value in options.items())
         and jax.typeof(x).sharding.mesh.empty
         and jax.sharding.get_abstract_mesh().empty
         and jax.device_count() == 1
@@ -102,20 +104,21 @@ def blockwise_mean_loss(
       params: `(w, b)`, fit for `x`.
       rows: Features, targets and weights.
       total: The sum of the weights.
-      options: For `loss_fn`: numbers, and words such as `ties="first"`. They are not checked here.
+      options: For `loss_fn`: numbers, and choices such as `ties="first"`. They are not checked here.
     """
-    words = tuple((name, value) for name, value in options.items() if _is_word(value))
-    numbers = {name: jnp.asarray(value) for name, value in options.items() if not _is_word(value)}
-    return _mean_loss(Loss(loss_fn, words), params, rows, total, numbers)
+    static = tuple((name, value) for name, value in options.items() if _is_static(name, value))
+    numbers = {name: jnp.asarray(value) for name, value in options.items() if not _is_static(name, value)}
+    return _mean_loss(Loss(loss_fn, static), params, rows, total, numbers)
 
 
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, (str, bool))
+def _is_static(name: str, value: Any) -> bool:
+    """Whether a loss branches on an option: `p` is 1 or 2 in the loss of Weston and Watkins."""
+    return name == "p" or value is None or isinstance(value, (str, bool))
 
 
 def _plainly(loss: Loss, params: Params, rows: Terms, total: jax.Array, numbers: dict[str, jax.Array]) -> jax.Array:
     scores = affine(*params, rows.x, total.dtype)
-    values = loss.loss_fn(scores, rows.y, **dict(loss.words), **numbers).astype(total.dtype)
+    values = loss.loss_fn(scores, rows.y, **dict(loss.static), **numbers).astype(total.dtype)
     return jnp.sum(values if rows.weight is None else rows.weight * values) / total
 
 

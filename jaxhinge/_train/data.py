@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import losses
 from jaxhinge._base.arrays import NDArray, check_within_range
 from jaxhinge._base.values import (
     check_binary_targets,
@@ -27,15 +25,8 @@ from jaxhinge._base.values import (
 )
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.epochs import TrainingProblem
+from jaxhinge.losses._families import BINARY, MULTICLASS, REGRESSION, unwrapped
 
-BINARY: set[Any] = {losses.hinge_loss, losses.squared_hinge_loss, losses.smooth_hinge_loss, losses.perceptron_loss}
-MULTICLASS: set[Any] = {
-    losses.multiclass_hinge_loss,
-    losses.weston_watkins_loss,
-    losses.one_vs_rest_hinge_loss,
-    losses.multiclass_perceptron_loss,
-}
-REGRESSION: set[Any] = {losses.epsilon_insensitive_loss, losses.squared_epsilon_insensitive_loss, losses.pinball_loss}
 _NOT_NEGATIVE = "a finite number, at least 0"
 
 
@@ -128,10 +119,3 @@ def cast(name: str, array: NDArray, dtype: Any) -> NDArray:
     if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast).all():
         raise ValueError(f"{name} has values beyond the range of {narrow}, e.g. {np.abs(array).max()}. Rescale {name}.")
     return cast
-
-
-def unwrapped(loss_fn: Any) -> Any:
-    """The loss inside any `functools.partial`."""
-    while isinstance(loss_fn, functools.partial):
-        loss_fn = loss_fn.func
-    return loss_fn

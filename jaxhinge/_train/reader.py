@@ -20,7 +20,8 @@ from jaxhinge._base.values import (
     host_array,
     host_real,
 )
-from jaxhinge._train.data import BINARY, MULTICLASS, cast, unwrapped
+from jaxhinge._train.data import cast
+from jaxhinge.losses._families import BINARY, MULTICLASS, unwrapped
 
 
 class Batch(NamedTuple):

@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import as_array, random_key
 from jaxhinge._base.values import host_integer
-from jaxhinge._objective.objective import loss
+from jaxhinge._objective.objective import check_targets, loss
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge._train.batches import Batches, running_mean
+from jaxhinge.losses import hinge_loss
 
 Objective = Callable[..., jax.Array]
 
@@ -181,8 +182,8 @@ def train(
       `(params, history)`; `history.loss` and `history.grad_norm` are `(num_steps,)`, on the batches.
 
     Raises:
-      ValueError: `x` and `y` differ in length, are empty, a count is below 1, or `blocks` does not divide the rows
-        and the batch.
+      ValueError: `x` and `y` differ in length, are empty, a count is below 1, `blocks` does not divide the rows and
+        the batch, or `y` is what `loss` refuses.
       TypeError: A count is not a Python integer, or `optimizer` is not an optax optimizer.
 
     References:
@@ -206,6 +207,8 @@ def train(
             batch_size=batch_size, key=key, l2=l2, objective=objective, sample_weight=sample_weight,
             average_from=average_from, blocks=blocks, **options,
         )  # fmt: skip
+    if objective is loss:
+        check_targets(options.get("loss_fn", hinge_loss), y)
     x, y = as_array("x", x), as_array("y", y)
     num_steps = host_integer("num_steps", num_steps, at_least=1)
     batches = Batches.of(x, y, sample_weight, batch_size, blocks)

@@ -22,12 +22,13 @@ from jaxhinge._base.sources import Source, shuffled_rows, source_of
 from jaxhinge._base.values import host_integer
 from jaxhinge._objective.objective import LinearParams, loss
 from jaxhinge._train.batches import running_mean
-from jaxhinge._train.data import REGRESSION, fit_problem, given_params, origin_of, unwrapped
+from jaxhinge._train.data import fit_problem, given_params, origin_of
 from jaxhinge._train.epochs import TrainingProblem
 from jaxhinge._train.optimizer import FeatureScale, default_optimizer, feature_scale
 from jaxhinge._train.reader import Batch, Reader
 from jaxhinge._train.static import Static, freeze, join, split
 from jaxhinge._train.step import Optimizer, TrainState, make_train_step
+from jaxhinge.losses._families import REGRESSION, unwrapped
 
 _LONG_RUN = 2.0  # seconds of a run after which a progress bar is drawn without being asked for
 _REDRAW = 0.5  # seconds between two updates of the progress bar

@@ -23,7 +23,8 @@ def hinge_loss(
     Args:
       scores: Any shape, floating. Differentiable: the slope in `target * score` is -1 below the
         required margin, 0 above it, `-subgradient` on it.
-      targets: -1 or +1, the shape of `scores`, or one scalar for all.
+      targets: -1 or +1, the shape of `scores`, or one scalar for all. Values of floats and JAX arrays are not
+        looked at; at a target of 0 the slope is 0.
       margin: The margin that is asked for; a number or one for each score.
       subgradient: The derivative of `positive_part` on the kink, in [0, 1].
       kink_tol: `|margin - target * score| <= kink_tol` counts as the kink.
@@ -32,7 +33,8 @@ def hinge_loss(
       Losses in the shape and dtype of `scores`. A NaN score gives a NaN loss and gradient.
 
     Raises:
-      ValueError: Shapes differ (`(n,)` against `(n, 1)` is refused, not broadcast).
+      ValueError: Shapes differ (`(n,)` against `(n, 1)` is refused, not broadcast); or targets are NumPy or
+        Python integers that hold a 0 (labels `y` of 0 and 1 become targets with `2 * y - 1`).
       TypeError: Scores or targets are not real numbers, or targets are booleans.
 
     References:

@@ -13,9 +13,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
-from jaxhinge._base.arrays import check_real_number, float_array, option_like
+from jaxhinge._base.arrays import at_least_float32, check_real_number, float_array, option_like
 
 Ties = Literal["uniform", "first"]
 
@@ -110,6 +110,14 @@ def hinge(margin: ArrayLike, *, subgradient: ArrayLike = 0.0, kink_tol: ArrayLik
     return positive_part(1 - margin, subgradient=subgradient, kink_tol=kink_tol)
 
 
+def never_positive(dtype: DTypeLike) -> float:
+    """The lowest finite number of a dtype, in the place of classes that take no part in a sum or maximum.
+
+    Minus infinity would do as well, but `jax_debug_infs` would report it.
+    """
+    return float(jnp.finfo(dtype).min)  # type: ignore[no-untyped-call]
+
+
 def max_over_classes(z: jax.Array, *, ties: Ties = "uniform") -> jax.Array:
     """The maximum over the last axis, with the derivative at a tie chosen by name.
 
@@ -135,10 +143,9 @@ def _max_over_classes_jvp(
     largest = _max_over_classes(*primals, ties)
     z, top = jax.lax.stop_gradient((primals[0], largest[..., None]))
     if ties == "uniform":
-        tied = (z == top).astype(z.dtype)
         # The tied classes are counted in float32: in float16 a count above 65,504 is infinite.
-        wide = jnp.promote_types(z.dtype, jnp.float32)
-        share = (tied / jnp.sum(tied, axis=-1, keepdims=True, dtype=wide)).astype(z.dtype)
+        tied = (z == top).astype(at_least_float32(z.dtype))
+        share = (tied / jnp.sum(tied, axis=-1, keepdims=True)).astype(z.dtype)
     else:
         share = jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1], dtype=z.dtype)
     share = jnp.where(jnp.isnan(top), top, share)

@@ -311,3 +311,38 @@ def test_bad_input_is_refused_while_tracing() -> None:
         jh.train(params, X, Y, sample_weight=WEIGHT[:, None], **options)
     with pytest.raises(TypeError, match="optimizer must be an optax optimizer"):
         jh.make_train_step(0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["sgd", "lbfgs"])
+def test_strict_promotion_as_far_as_optax_allows(name: str) -> None:
+    # Not adam: optax raises a float to its int32 count.
+    optimizer = getattr(optax, name)(0.1)
+    x, y = jnp.asarray(X), jnp.asarray(Y)
+
+    def run() -> Any:
+        init, step = jh.make_train_step(optimizer)
+        state, metrics = jax.jit(step)(init(jh.init_params(D)), x, y, l2=0.1, sample_weight=WEIGHT)
+        options = {"l2": 0.1, "optimizer": optimizer, "num_steps": 9, "batch_size": BATCH, "key": KEY}
+        return state.params, metrics, jh.train(jh.init_params(D), x, y, sample_weight=WEIGHT, average_from=2, **options)
+
+    expected = run()
+    with jax.numpy_dtype_promotion("strict"):
+        found = run()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_train_refuses_integer_labels_0_and_1() -> None:
+    options = {"l2": 0.1, "optimizer": optax.sgd(0.1), "num_steps": 2, "batch_size": BATCH, "key": KEY}
+    labels = (np.asarray(Y) > 0).astype(int)
+    with pytest.raises(ValueError, match=r"y must be -1 and \+1; got integers that hold 0.* 2 \* y - 1"):
+        jh.train(jh.init_params(D), X, labels, **options)
+    init, step = jh.make_train_step(optax.sgd(0.1))
+    with pytest.raises(ValueError, match="hold 0"):
+        step(init(jh.init_params(D)), X, labels)
+    # Other objectives, and other losses, have targets of their own.
+    jh.train(jh.init_params(D), X, labels, loss_fn=jh.losses.pinball_loss, **options)
+    jh.train(jh.init_params(D), X, labels, **options | {"objective": functools.partial(_own_objective)})
+
+
+def _own_objective(params: Any, x: Any, y: Any, l2: Any, sample_weight: Any = 1.0) -> Any:
+    return jnp.mean(sample_weight * (x @ params[0] - y) ** 2) + l2 * jnp.sum(params[0] ** 2)
