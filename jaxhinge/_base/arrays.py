@@ -1,6 +1,6 @@
 """Checks of shapes, dtypes and options, each with a message that names the mend.
 
-Shapes and dtypes are known while JAX traces, so these checks run everywhere; those of values are in `_host_checks`.
+Shapes and dtypes are known while JAX traces, so these checks run everywhere; checks of values are in `values`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def as_array(name: str, value: Any) -> jax.Array:
     """Bring lists, NumPy arrays, data frames and tracers to a JAX array; refuse what is not numeric."""
     refuse_masked(name, value)
     try:
-        # NumPy would only warn of a number that becomes infinite.
+        # Without this NumPy only warns of a number that overflows.
         with np.errstate(over="raise"):
             if isinstance(value, float):
-                np.asarray(value, jnp.result_type(float))  # JAX itself may convert it without NumPy
+                np.asarray(value, jnp.result_type(float))  # raises on overflow; JAX may convert without NumPy
             if isinstance(value, (jax.Array, bool, int, float, complex)) or _holds_jax_arrays(value):
                 return jnp.asarray(value)
             array = in_native_order(np.asarray(value))
@@ -45,7 +45,7 @@ def as_array(name: str, value: Any) -> jax.Array:
 
 
 def in_native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same numbers in the byte order of the machine, which files of other origins need not have."""
+    """The array in the byte order of this machine; JAX takes no other, and files may have another."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -67,7 +67,7 @@ def _not_wrapped(array: jax.Array, original: np.ndarray[Any, Any]) -> jax.Array:
 
 
 def type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
-    """How to make numbers of what is none: a sentence, or nothing."""
+    """A sentence that says how to convert a value which is not numeric; empty where no advice fits."""
     if hasattr(value, "todense"):
         return f" Make it dense: {name}.{'toarray' if hasattr(value, 'toarray') else 'todense'}()."
     if array.dtype.kind in "SUT":
@@ -76,13 +76,13 @@ def type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
 
 
 def refuse_masked(name: str, value: Any) -> None:
-    """Refuse arrays with masked entries, which would count as if they were not."""
+    """Refuse arrays with masked entries: JAX drops the mask and would use the values under it."""
     if np.ma.is_masked(value):
         raise TypeError(f"{name} has masked entries, which JAX does not know. Drop or fill them: {name}.filled(0).")
 
 
 def float_array(name: str, value: Any) -> jax.Array:
-    """A floating array of the same precision; integers become the default float, the rest is refused."""
+    """A floating array in its own precision. Integers become the default float; other dtypes are refused."""
     array = as_array(name, value)
     if jnp.issubdtype(array.dtype, jnp.floating):
         refuse_narrow(name, array.dtype)
@@ -94,7 +94,7 @@ def float_array(name: str, value: Any) -> jax.Array:
 
 def refuse_narrow(name: str, dtype: Any) -> None:
     """Refuse floats of fewer than 16 bits."""
-    # Some of them have no infinity, so that what is beyond their range is NaN; and they promote to nothing.
+    # Overflow is NaN in those without an infinity, and JAX does not promote them to wider floats.
     if jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize < 2:
         raise TypeError(
             f"{name} must be floats of 16 bits at least; got dtype {dtype}. Convert it first: "
@@ -112,7 +112,7 @@ def label_array(name: str, value: Any) -> jax.Array:
     """An integer array of class labels `0..k-1`."""
     array = as_array(name, value)
     if jnp.issubdtype(array.dtype, jnp.integer):
-        # uint8 would wrap the class numbers beyond 255, and int4 promotes to nothing.
+        # In uint8 the class numbers beyond 255 would wrap around, and JAX does not promote int4.
         return array.astype(jnp.int32) if array.dtype.itemsize < 4 else array
     raise TypeError(
         f"{name} must be integer class labels 0..k-1; got dtype {array.dtype}. "
@@ -121,12 +121,41 @@ def label_array(name: str, value: Any) -> jax.Array:
 
 
 def target_array(name: str, value: Any, scores: jax.Array) -> jax.Array:
-    """Targets in the dtype of the scores: a scalar, or one target for each score."""
+    """Targets -1 and +1 in the dtype of the scores: a scalar, or one target for each score."""
     array = as_array(name, value)
     if array.dtype == jnp.bool_:
         raise TypeError(f"{name} must be -1 and +1; got booleans. Convert them: np.where({name}, 1, -1).")
+    refuse_integer_zeros(name, value)
     array = float_array(name, array).astype(scores.dtype)
     return array if array.shape == () else same_shape(name, array, "scores", scores)
+
+
+def refuse_integer_zeros(name: str, value: Any) -> None:
+    """Refuse NumPy and Python integers that hold a 0: as labels 0 and 1, label 0 would have no gradient.
+
+    Floats pass, and so do JAX arrays: their values may be traced, or on a device.
+    """
+    if isinstance(value, (jax.Array, float)) or _holds_jax_arrays(value):
+        return
+    array = np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer) or (array != 0).all():
+        return
+    if ((array == 0) | (array == 1)).all():
+        advice = f"Labels 0 and 1 become targets with 2 * {name} - 1."
+    else:
+        advice = "Rows with target 0 have no gradient: drop them, or pass floats to keep them."
+    raise ValueError(f"{name} must be -1 and +1; got integers that hold 0. {advice}")
+
+
+def common_dtype(*values: Any) -> Any:
+    """The dtype to which JAX promotes arrays or dtypes, also where it promotes none by itself ("strict")."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """A floating dtype, or float32 where it is narrower."""
+    return common_dtype(dtype, jnp.float32)
 
 
 def same_shape(name: str, array: jax.Array, other_name: str, other: jax.Array) -> jax.Array:
@@ -165,7 +194,7 @@ def _as_float(value: Any) -> float:
 
 
 def shown(value: Any) -> str:
-    """A number for a message, which Python may refuse to print where it has thousands of digits."""
+    """The number as text. A huge integer becomes a phrase: Python refuses to print thousands of digits."""
     return repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "an integer of many digits"
 
 
@@ -200,21 +229,21 @@ def scalar_like(name: str, value: Any, dtype: Any) -> jax.Array:
 
 
 def flag(name: str, value: Any) -> bool:
-    """A choice known while tracing."""
+    """A Python or NumPy boolean; a traced one is refused."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name} must be True or False, known before tracing; got {value!r}.")
 
 
 def integer(name: str, value: Any) -> int:
-    """A size known while tracing."""
+    """A Python or NumPy integer; a traced one is refused."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
     raise TypeError(f"{name} must be a Python integer, known before tracing; got {value!r}.")
 
 
 def random_key(name: str, value: Any) -> Any:
-    """A single JAX key, also of the older kind that is two numbers."""
+    """One JAX key: from `jax.random.key`, or from the older `jax.random.PRNGKey`."""
     try:
         jax.eval_shape(jax.random.bits, value)
     except (TypeError, ValueError, OverflowError) as error:

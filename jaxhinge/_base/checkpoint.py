@@ -1,9 +1,9 @@
 """Checkpoints of a run: a pytree of arrays with the settings that it belongs to, written whole or not at all.
 
 The arrays are written by orbax (atomically: into a temporary directory that is renamed), beside a header of JSON with
-the settings, the name, shape and dtype of each array, and the SHA-256 of all. Those that one process holds are written
-as the bytes of one array: where one of several is damaged, orbax leaves reads of the others behind, and their noise.
-Nothing is pickled, so nothing read can run code.
+the settings, the name, shape and dtype of each array, and the SHA-256 of all. Arrays that one process holds whole are
+packed into the bytes of a single array: of several, a damaged one would make orbax abandon the reads of the others,
+which then print errors of their own. No part is pickled, so reading a checkpoint runs no code from it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ State = TypeVar("State")
 
 _FORMAT, _VERSION = "jaxhinge.checkpoint", 1
 _DAMAGED = ".damaged"
-_SHOWN = 120  # letters of a setting in an error
+_SHOWN = 120  # characters of a setting that an error message shows
 
 
 class _BadCheckpointError(ValueError):
@@ -44,9 +44,9 @@ class Checkpoints:
     `latest`. Where several processes run together, all of them call both, on a directory that all of them see.
 
     Args:
-      directory: Made if it is not there. One for each run.
+      directory: Created where it does not exist. Each run needs one of its own.
       keep: How many of the last checkpoints are kept, at least 1.
-      every_seconds: How often `fit` saves, at most; 0 saves after every epoch. It always saves at the end.
+      every_seconds: The shortest time between two saves of `fit`; 0 saves after every epoch. The end is always saved.
       damaged: What to do about a checkpoint that is truncated, corrupted or not of this package: "refuse" raises
         ValueError, "skip" warns, renames it to `<step>.damaged` and goes back to the one before.
 
@@ -190,7 +190,7 @@ def _restore(manager: Any, path: Path, step: int, like: Any, settings: dict[str,
 def _read(path: Path, read: Any) -> Any:
     try:
         return read()
-    except Exception as error:  # whatever orbax and tensorstore make of bytes that are not theirs
+    except Exception as error:  # orbax and tensorstore raise many kinds of error on damaged files
         reason = " ".join(str(error).split())[:200]
         raise _BadCheckpointError(
             f"{path} is truncated, corrupted or not a checkpoint of jaxhinge ({type(error).__name__}: {reason})."
@@ -198,7 +198,7 @@ def _read(path: Path, read: Any) -> Any:
 
 
 def _check_header(path: Path, header: Any) -> None:
-    """Whether this is a checkpoint of this package, of a version that is known."""
+    """Refuse a header that is not of this package, of a newer version, or incomplete."""
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise _BadCheckpointError(f"{path} is not a checkpoint of jaxhinge: its header does not say {_FORMAT!r}.")
     version = header.get("version")
@@ -212,10 +212,10 @@ def _check_header(path: Path, header: Any) -> None:
 
 
 def _check_same(path: Path, header: dict[str, Any], expected: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Settings and arrays are those of this run, or a list of what is not."""
+    """Refuse a checkpoint of another run, with a list of the settings, or else the arrays, that differ."""
     there: dict[str, Any] = {entry["name"]: (entry["shape"], entry["dtype"]) for entry in header["leaves"]}
     here = {name: tuple(_kind(leaf).values()) for name, leaf in expected.items()}
-    # Arrays differ where settings do, and say less.
+    # Arrays are listed only where all settings agree: other settings often explain other arrays.
     differences = _differences(header["settings"], settings) or _differences(there, here)
     if differences:
         raise ValueError(
@@ -270,7 +270,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _is_sharded(leaf: Any) -> bool:
-    """Whether the leaf is laid out over several processes, so that none has all of it."""
+    """Whether the leaf is laid out over several processes, each of which holds a part of it."""
     sharding = getattr(leaf, "sharding", None)
     return sharding is not None and not (sharding.is_fully_addressable or sharding.is_fully_replicated)
 
@@ -290,13 +290,13 @@ def _plain_shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _packed(leaves: dict[str, Any]) -> NDArray:
-    """The bytes of all leaves that this process holds; a first byte, since orbax writes no empty array."""
+    """The bytes of all leaves that are not sharded, after one zero byte: orbax writes no empty array."""
     arrays = [np.ascontiguousarray(_plain(leaf)) for leaf in leaves.values() if not _is_sharded(leaf)]
     return np.concatenate([np.zeros(1, np.uint8), *(array.reshape(-1).view(np.uint8) for array in arrays)])
 
 
 def _blank(leaf: Any) -> Any:
-    """Zeros of the shape of a leaf, which may be a `ShapeDtypeStruct`; one that is spread stays."""
+    """Zeros of the shape of a leaf, which may be a `ShapeDtypeStruct`; a sharded leaf is returned as it is."""
     if _is_sharded(leaf):
         return leaf
     plain = jax.eval_shape(_plain, leaf) if _is_key(leaf) else leaf
@@ -304,7 +304,7 @@ def _blank(leaf: Any) -> Any:
 
 
 def _unpacked(arrays: dict[str, Any], expected: dict[str, Any]) -> Iterator[Any]:
-    """The leaves as they were: keys where they are keys, on their devices where they name some."""
+    """The leaves, in the dtypes of `expected` and on its devices; PRNG keys are wrapped again."""
     rest = arrays["packed"][1:]
     for place, leaf in enumerate(expected.values()):
         if _is_sharded(leaf):
@@ -320,7 +320,7 @@ def _unpacked(arrays: dict[str, Any], expected: dict[str, Any]) -> Iterator[Any]
 
 
 def _impl(leaf: Any) -> Any:
-    """The implementation of a key, which a `ShapeDtypeStruct` does not tell outside a trace."""
+    """The implementation of a key. `key_impl` knows that of a `ShapeDtypeStruct` only inside a trace."""
     found: list[Any] = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
     return found[0]

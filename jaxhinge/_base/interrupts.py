@@ -1,4 +1,4 @@
-"""Waiting for what is being computed, so that Ctrl-C is heard meanwhile: JAX's own waiting is deaf to it."""
+"""Wait for computations so that Ctrl-C is heard: `block_until_ready` returns only when the device is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tree = TypeVar("Tree")
 
 
 def computed(tree: Tree) -> Tree:
-    """The arrays of one computation, when it is done.
+    """Wait until all arrays of a tree are computed, and return the tree.
 
     KeyboardInterrupt is raised at once; the computation itself cannot be stopped, and ends in the background.
     """
@@ -24,7 +24,7 @@ def computed(tree: Tree) -> Tree:
 
 
 def check_on_interrupt(given: Any) -> OnInterrupt:
-    """What Ctrl-C does: one of two words."""
+    """Refuse any value of `on_interrupt` but "raise" and "return"."""
     if not isinstance(given, str) or given not in ("raise", "return"):
         raise ValueError(f'on_interrupt must be "raise" or "return"; got {given!r}.')
     return cast(OnInterrupt, given)

@@ -1,4 +1,4 @@
-"""Where the modules of version 0.1 have gone, for what was pickled by it."""
+"""The modules of version 0.1 and their new places, so that pickles written by it can be read."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Core = Callable[..., Any]
 
 
 def eps(dtype: DTypeLike) -> float:
-    """The relative rounding error of a floating dtype, times two."""
+    """The distance from 1 to the next larger number of a floating dtype."""
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
@@ -58,7 +58,7 @@ def in_float64(core: Core, out_dtype: DTypeLike) -> Core:
 
 def _at_precision(core: Core, dtype: DTypeLike, out_dtype: DTypeLike) -> Core:
     def run(*args: Any) -> Any:
-        # A context on a plain function, not a flag: TPU and GPU would otherwise round products to bfloat16 or TF32.
+        # Without "highest", TPU and GPU round the factors of products to bfloat16 or TF32.
         with jax.default_matmul_precision("highest"):
             return _cast(core(*_cast(args, dtype)), out_dtype)
 

@@ -13,12 +13,14 @@ import numpy as np
 _Item = TypeVar("_Item")
 _Ready = TypeVar("_Ready")
 
-_POLL = 0.05  # seconds between two looks of a waiting thread at whether it is still wanted
+# Seconds after which a thread that waits on a full queue checks whether its results are still wanted.
+_POLL = 0.05
+# Seconds that closing waits for the thread to end. An iterable that never yields again must not block the caller.
 _FAREWELL = 1.0
 
 
 class _End(NamedTuple):
-    """No more items: because there are none, or because of an error."""
+    """The end of the results: `error` ended them, or, where it is None, the items did."""
 
     error: BaseException | None
 
@@ -33,7 +35,7 @@ def prefetched(
     """
     ready: queue.Queue[_Ready | _End] = queue.Queue(depth)
     unwanted = threading.Event()
-    # JAX's context managers hold for one thread only, and an iterable may make JAX arrays.
+    # JAX's contexts hold for one thread only: without `wide`, arrays made in the new one would be float32.
     wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     arguments = (items, prepare, ready, unwanted, wide)
     thread = threading.Thread(target=_fill, args=arguments, name="jaxhinge prefetch", daemon=True)
@@ -49,7 +51,6 @@ def prefetched(
                 raise entry.error
     finally:
         unwanted.set()
-        # An item that never comes must not hold up whoever stopped waiting for it.
         thread.join(_FAREWELL)
 
 
@@ -66,13 +67,13 @@ def _fill(
             for item in items:
                 if not _offer(ready, prepare(item), unwanted):
                     return
-    except BaseException as raised:  # whatever it is, it belongs to the caller's thread
+    except BaseException as raised:  # every exception is raised again in the caller's thread
         error = raised
     _offer(ready, _End(error), unwanted)
 
 
 def _offer(ready: queue.Queue[Any], entry: Any, unwanted: threading.Event) -> bool:
-    """Wait for a place in the queue; False where nobody wants the entry any more."""
+    """Put the entry into the queue; False where the caller has closed it first."""
     while not unwanted.is_set():
         try:
             ready.put(entry, timeout=_POLL)

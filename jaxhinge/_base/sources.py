@@ -12,8 +12,9 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 
-# Rows next to each other are read together, and mixed with those of as many other places.
+# Size of a chunk of neighbouring rows, which is read at once: smaller ones read a disk in too many pieces.
 _CHUNK_BYTES = 1 << 20
+# Number of chunks, from random places, whose rows are shuffled together. More of them mix better and take more memory.
 _CHUNKS_MIXED = 32
 
 
@@ -22,7 +23,7 @@ class Source(NamedTuple):
 
     Attributes:
       begin: `begin(epoch)`, an iterator over the batches of one pass.
-      once: Whether there is one pass only.
+      once: Whether the batches can be read only once, as those of a generator.
       length: The number of batches in a pass, where it is known.
     """
 
@@ -72,11 +73,11 @@ def read_rows(array: Any, start: int, stop: int, out: NDArray | None = None) -> 
 
 
 def _let_go(part: NDArray) -> None:
-    """Take the pages of a part of a mapped file out of this process: they stay in the system's cache of the file."""
+    """Drop the pages of a part of a mapped file from this process; the system's file cache may keep them."""
     base: Any = part
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
-    # The pages of a copy-on-write map hold what the caller wrote, and nowhere else.
+    # Pages of a copy-on-write map stay: they may hold the only copy of what the caller wrote.
     if base is None or part.size == 0 or not part.flags.c_contiguous or getattr(part, "mode", "c") == "c":
         return
     page = mmap.PAGESIZE
@@ -90,8 +91,8 @@ def _let_go(part: NDArray) -> None:
 def shuffled_rows(x: NDArray, y: NDArray, weight: NDArray | None, batch_size: int, key: jax.Array) -> Source:
     """Batches of the rows of arrays, each once per epoch in a new order.
 
-    Chunks of neighbouring rows are read in a random order, and the rows of some chunks at a time are mixed: a disk is
-    read in large pieces, and what fits in so many chunks is mixed completely.
+    Chunks of neighbouring rows are read in a random order, so that a disk is read in large pieces. The rows of
+    `_CHUNKS_MIXED` chunks at a time are shuffled together: data of no more chunks are shuffled completely.
     """
     chunk = max(1, _CHUNK_BYTES // max(1, x[:1].nbytes))
 

@@ -24,7 +24,7 @@ from jaxhinge._base.arrays import (
     type_advice,
 )
 
-_MOST_CLASSES = 2**31 - 1  # labels are int32 in the end
+_MOST_CLASSES = 2**31 - 1  # labels are converted to int32
 
 
 def inside_jit() -> bool:
@@ -196,7 +196,7 @@ def host_integer(name: str, value: Any, *, at_least: int, at_most: int = 2**31 -
 
 
 def _distinct(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # Values of different types, None among strings, cannot be sorted as they are.
+    # `numpy.unique` sorts, and Python cannot order, for example, None and a string.
     return np.unique(array.astype(str) if array.dtype == object else array)
 
 

@@ -18,8 +18,8 @@ from jaxhinge._objective.objective import LinearParams
 
 _FORMAT, _VERSION = "jaxhinge.model", 1
 _OWN = ("format", "version", "w", "b", "dtype")
-_KINDS = "biufU"  # booleans, numbers, strings: what is plain
-_MAX_HEADER = 10_000
+_KINDS = "biufU"  # NumPy's letters for booleans, integers, floats and strings: the dtypes that are stored
+_MAX_HEADER = 10_000  # bytes of the header of an array; NumPy refuses to parse a longer one
 
 
 def save(path: str | os.PathLike[str], params: tuple[Any, Any], **extras: Any) -> None:
@@ -28,7 +28,7 @@ def save(path: str | os.PathLike[str], params: tuple[Any, Any], **extras: Any) -
     Any NumPy reads the file: `numpy.load(path, allow_pickle=False)["w"]`.
 
     Args:
-      path: The file, by custom `.npz`. It is replaced if it is there.
+      path: The file, by convention `.npz`. An existing file is replaced.
       params: `LinearParams` or any pair `(w, b)`: `w` `(d,)` and `b` `()`, or `(d, k)` and `(k,)`.
       **extras: What else belongs to the model, by name: the classes, the means and scales of the features, ... Numbers,
         booleans, strings, or arrays of them.
@@ -52,7 +52,7 @@ def save(path: str | os.PathLike[str], params: tuple[Any, Any], **extras: Any) -
         raise ValueError(f"{taken[0]} is a name of the format's own; call the extra otherwise.")
     w, b = _pair(*params)
     dtype = str(w.dtype)
-    # NumPy's format knows no bfloat16, nor anything narrower; float32 holds them exactly.
+    # The `.npy` format has no bfloat16 and no narrower float; float32 holds their numbers exactly.
     w, b = (leaf.astype(np.float32) if leaf.dtype.kind == "V" else leaf for leaf in (w, b))
     own = {"format": _FORMAT, "version": _VERSION, "w": w, "b": b, "dtype": dtype}
     arrays = {name: _plain(name, value) for name, value in {**own, **extras}.items()}
@@ -69,7 +69,7 @@ def save(path: str | os.PathLike[str], params: tuple[Any, Any], **extras: Any) -
 
 
 def load(path: str | os.PathLike[str]) -> tuple[LinearParams, dict[str, NDArray]]:
-    """Read a model that `save` wrote, from whomever it comes: nothing in the file is run. Host only.
+    """Read a model that `save` wrote. The file may be untrusted: no code in it is run. Host only.
 
     Args:
       path: The file.
@@ -93,7 +93,7 @@ def load(path: str | os.PathLike[str]) -> tuple[LinearParams, dict[str, NDArray]
             arrays = _read(file)
         except _NotAModelError as error:
             raise ValueError(f"{path} is not a model of jaxhinge: {error}") from error
-        except Exception as error:  # zipfile and NumPy's reader raise a dozen kinds of error on bytes not theirs
+        except Exception as error:  # zipfile and NumPy raise a dozen kinds of error on damaged files
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}).") from error
     try:
@@ -103,7 +103,7 @@ def load(path: str | os.PathLike[str]) -> tuple[LinearParams, dict[str, NDArray]
 
 
 class _NotAModelError(ValueError):
-    """What is wrong with the contents of a file."""
+    """The contents of a file are not those of a model; the message says why."""
 
 
 def _write(file: Any, arrays: dict[str, NDArray]) -> None:
@@ -114,14 +114,14 @@ def _write(file: Any, arrays: dict[str, NDArray]) -> None:
 
 
 def _read(file: Any) -> dict[str, NDArray]:
-    """The arrays of an `.npz`, of which nothing is believed before it is checked."""
+    """The arrays of an `.npz`. Each claim of the file is checked before it is used."""
     size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         if len(set(names)) < len(names) or not all(name.endswith(".npy") for name in names):
             raise _NotAModelError("its entries are not arrays of different names.")
-        # A small file could otherwise claim to hold any amount of zeros, or the same bytes over and over.
+        # Else a small file could fill the memory: with compressed zeros, or entries that share their bytes.
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         if not stored or sum(entry.file_size for entry in entries) > size:
             raise _NotAModelError("its entries are compressed, or overlap. Save without compression.")
@@ -143,7 +143,7 @@ def _array(data: bytes) -> NDArray:
 
 
 def _model(arrays: dict[str, NDArray]) -> tuple[LinearParams, dict[str, NDArray]]:
-    """Parameters and extras of arrays that were read."""
+    """The parameters and the extras, from the arrays of a file."""
     if str(arrays.get("format")) != _FORMAT:
         raise _NotAModelError(f"it does not say {_FORMAT!r}.")
     version = arrays.get("version")

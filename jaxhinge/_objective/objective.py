@@ -11,11 +11,22 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxhinge._base.arrays import as_array, check_real_number, feature_array, flag, float_array, scalar_like
+from jaxhinge._base.arrays import (
+    as_array,
+    at_least_float32,
+    check_real_number,
+    common_dtype,
+    feature_array,
+    flag,
+    float_array,
+    refuse_integer_zeros,
+    scalar_like,
+)
 from jaxhinge._base.values import host_integer
-from jaxhinge._objective.one_pass import Terms, affine, mean_loss, pays
+from jaxhinge._objective.one_pass import Terms, affine, blockwise_mean_loss, blockwise_pays
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge.losses import hinge_loss
+from jaxhinge.losses._families import BINARY, MULTILABEL, is_one_of
 
 
 class LinearParams(NamedTuple):
@@ -84,7 +95,7 @@ def decision_function(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.
     [ 1.5 -2.5]
     """
     w, b, x = _checked_model(params, x)
-    dtype = jnp.result_type(w, b, x)
+    dtype = common_dtype(w, b, x)
     return affine(w, b, x, dtype).astype(dtype)
 
 
@@ -137,7 +148,8 @@ def loss(
         `loss_fn`. Differentiable; the gradient has the same structure. On a kink it is what
         `subgradient=` says, 0 by default.
       x: Features `(n, d)`, or one row `(d,)` with a scalar `y`. Differentiable.
-      y: What `loss_fn` wants: targets -1 and +1 `(n,)`, labels `0..k-1` `(n,)`, or real targets.
+      y: What `loss_fn` wants: targets -1 and +1 `(n,)`, labels `0..k-1` `(n,)`, or real targets; `(n, k)` for
+        `losses.multilabel_margin_loss`. Values of floats and JAX arrays are not looked at.
       l2: The strength of regularisation, one number. Differentiable.
       loss_fn: `loss_fn(scores, y, **loss_options)`, one loss per row.
       sample_weight: `(n,)`, not negative, not all 0. Differentiable. A weight of 0 does not hide NaN
@@ -150,8 +162,9 @@ def loss(
       Values are not checked: NaN in the scores is NaN in the result.
 
     Raises:
-      ValueError: Shapes do not fit, there are no rows, `l2` is a negative number, or `loss_fn` does
-        not give one loss per row.
+      ValueError: Shapes do not fit, there are no rows, `l2` is a negative number, `loss_fn` does not give one
+        loss per row; or, for a binary `loss_fn`, `y` are NumPy or Python integers that hold a 0 (labels 0 and 1
+        become targets with `2 * y - 1`).
       TypeError: Something is not a real number, or `loss_fn` does not know an option.
 
     References:
@@ -181,14 +194,21 @@ def loss(
     rows = x.shape[:-1]
     if rows == (0,):
         raise ValueError("x has no rows; the mean over an empty batch is not defined.")
-    _check_rows("y", y, rows)
+    _check_rows("y", y, (*rows, *b.shape) if is_one_of(loss_fn, MULTILABEL) else rows)
+    check_targets(loss_fn, y)
     # The scores are float32 at least: 1/n in float16 loses digits beyond 16,000 rows, and the
     # gradient is a sum over rows.
-    dtype = jnp.promote_types(jnp.result_type(w, b, x), jnp.float32)
+    dtype = at_least_float32(common_dtype(w, b, x))
     mean = _mean_loss(loss_fn, (w, b), x, y, sample_weight, loss_options, dtype)
     l2 = scalar_like("l2", l2, dtype)
     penalty = _penalty(l2, w) + (_penalty(l2, b) if flag("regularize_bias", regularize_bias) else 0)
     return mean + penalty
+
+
+def check_targets(loss_fn: Callable[..., jax.Array], y: Any) -> None:
+    """Refuse labels 0 and 1 for a binary loss, as the loss does, but by the name that users know."""
+    if is_one_of(loss_fn, BINARY):
+        refuse_integer_zeros("y", y)
 
 
 def _mean_loss(
@@ -212,14 +232,14 @@ def _mean_loss(
             )
         return found.astype(dtype)
 
-    in_one_pass = pays(loss_fn, x, options)
-    # Options are checked while they are still the caller's own numbers.
-    values = jax.eval_shape(losses) if in_one_pass else losses()
+    blockwise = blockwise_pays(loss_fn, x, options)
+    # The blockwise loss turns options into arrays, which are not checked: `eval_shape` checks the caller's own numbers.
+    values = jax.eval_shape(losses) if blockwise else losses()
     weight = _row_weights(sample_weight, rows, dtype)
-    if in_one_pass:
+    if blockwise:
         total = jnp.asarray(rows[0], dtype) if weight is None else jnp.sum(weight)
         terms = Terms(x, as_array("y", y), weight)
-        return mean_loss(loss_fn, params, terms, total, options)
+        return blockwise_mean_loss(loss_fn, params, terms, total, options)
     return jnp.mean(values) if weight is None else jnp.sum(weight * values) / jnp.sum(weight)
 
 
@@ -261,7 +281,7 @@ def _check_rows(name: str, values: ArrayLike, rows: tuple[int, ...]) -> None:
 
 
 def _penalty(l2: jax.Array, values: jax.Array) -> jax.Array:
-    """`l2/2 ||values||^2`, in that order: without l2 a norm that overflows stays out of it."""
+    """`l2/2 ||values||^2`, multiplied from the left: so `l2 = 0` gives 0 also where the norm overflows."""
     values = values.astype(l2.dtype)
     return jnp.sum((l2 / 2 * values) * values)
 

@@ -1,18 +1,18 @@
-r"""The mean loss of affine scores, with its value and gradient in one pass over the rows.
+r"""The blockwise loss: the mean loss of affine scores, with value and gradient in one pass over the rows.
 
-Differentiated as it is written, a mean of losses of `x @ w + b` reads the features twice: for the scores and then,
-all of them known, for the gradient. Rows that do not fit the cache come from memory both times, and nothing else takes
-as long. But the mean is a sum over blocks of rows, and so is its gradient:
+Plain differentiation of a mean of losses of `x @ w + b` reads the features twice: for the scores, and again for the
+gradient. Rows that do not fit the cache come from memory both times, and these two reads take most of the time. But the
+mean is a sum over blocks of rows, and so is its gradient:
 
 .. math::
     \nabla \frac1a \sum_i a_i\, \mathrm{loss}(x_i \cdot w + b) = \sum_{\text{blocks}} \nabla \frac1a
     \sum_{i \in \text{block}} a_i\, \mathrm{loss}(x_i \cdot w + b)
 
-so a block is read once, kept in the cache, and differentiated there. Under `vmap` over parameters the blocks become
-matrix products whose scores never leave the cache either.
+so a block is read once, kept in the cache, and differentiated there. Under `vmap` over parameters a block is a factor
+of matrix products, whose scores do not leave the cache either.
 
-The order of the additions is all that differs, so it is done only where it pays: for many rows, on CPU, and where no
-array can be sharded, as the blocks of one device would have to be sent to the others.
+The result differs by the order of the additions only. So blocks are used where they are faster: for many rows, on CPU,
+and where no array can be sharded (a device would have to send its blocks to the others).
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
 from jaxhinge import losses
+from jaxhinge._base.arrays import at_least_float32
 
-# Numbers in a block of rows: enough for XLA to share a matrix-vector product among its threads, few enough for a cache.
-# Half as many lose the threads, four times as many begin to lose the cache.
+# Numbers in a block. With half as many, XLA no longer shares a matrix-vector product among its threads; four times as
+# many begin to exceed the cache.
 _BLOCK = 2**20
-# With fewer blocks the rows may fit the cache as a whole, and the copies of the blocks do not pay.
+# Smallest number of blocks. With fewer, the rows may fit the cache as a whole, and copying the blocks costs more.
 _MIN_BLOCKS = 6
-# Narrower rows spend their time on the scores, and a block of fewer rows on starting its products.
-_MIN_FEATURES, _MIN_ROWS = 32, 128
+# Smallest number of features. With fewer, the losses of the scores take longer than reading the rows.
+_MIN_FEATURES = 32
+# Smallest number of rows in a block. With fewer, starting the products of a block takes as long as the products.
+_MIN_ROWS = 128
 
-# Losses known to look at each row by itself.
+# Losses that treat each row by itself, so that they may be given a block of rows.
 _BY_ROW = tuple(getattr(losses, name) for name in losses.__all__)
 
 Params = tuple[jax.Array, jax.Array]
 
 
 class Terms(NamedTuple):
-    """What there is one of for each row.
+    """The arrays that have one entry for each row.
 
     Attributes:
       x: `(n, d)`.
@@ -57,23 +61,23 @@ class Terms(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A loss per row and those of its options that are no numbers; hashable, to be known while compiling."""
+    """A loss and the options on which it branches: hashable, so that they can be a static argument."""
 
     loss_fn: Callable[..., jax.Array]
-    words: tuple[tuple[str, Any], ...]
+    static: tuple[tuple[str, Any], ...]
 
 
 def affine(w: jax.Array, b: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x @ w + b`, accumulated in float32 at least."""
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = at_least_float32(dtype)
     scores = jnp.matmul(x, w, preferred_element_type=wide)
     return scores + jnp.broadcast_to(b.astype(wide), scores.shape)
 
 
-def pays(loss_fn: Callable[..., jax.Array], x: jax.Array, options: dict[str, Any]) -> bool:
-    """Whether these rows are worth the one pass, and may be taken in blocks.
+def blockwise_pays(loss_fn: Callable[..., jax.Array], x: jax.Array, options: dict[str, Any]) -> bool:
+    """Whether the blockwise loss is right for these arguments, and faster.
 
-    A loss that is not known to go row by row could see the blocks, and so could an option with a number for each row.
+    It is wrong for a loss that does not treat each row by itself, and for an option with a number for each row.
     """
     if x.ndim != 2 or not all(isinstance(size, int) for size in x.shape):
         return False
@@ -83,14 +87,14 @@ def pays(loss_fn: Callable[..., jax.Array], x: jax.Array, options: dict[str, Any
         and x.shape[1] >= _MIN_FEATURES
         and _MIN_ROWS * count <= x.shape[0] < 2**31
         and any(loss_fn is known for known in _BY_ROW)
-        and all(_is_word(value) or jnp.shape(value) == () for value in options.values())
+        and all(_is_static(name, value) or np.shape(value) == () for name, value in options.items())
         and jax.typeof(x).sharding.mesh.empty
         and jax.sharding.get_abstract_mesh().empty
         and jax.device_count() == 1
     )
 
 
-def mean_loss(
+def blockwise_mean_loss(
     loss_fn: Callable[..., jax.Array], params: Params, rows: Terms, total: jax.Array, options: dict[str, Any]
 ) -> jax.Array:
     """`sum_i weight_i loss_fn(x_i @ w + b, y_i) / total`, a scalar in the dtype of `total`.
@@ -100,20 +104,21 @@ def mean_loss(
       params: `(w, b)`, fit for `x`.
       rows: Features, targets and weights.
       total: The sum of the weights.
-      options: For `loss_fn`: numbers, and words such as `ties="first"`. They are not checked here.
+      options: For `loss_fn`: numbers, and choices such as `ties="first"`. They are not checked here.
     """
-    words = tuple((name, value) for name, value in options.items() if _is_word(value))
-    numbers = {name: jnp.asarray(value) for name, value in options.items() if not _is_word(value)}
-    return _mean_loss(Loss(loss_fn, words), params, rows, total, numbers)
+    static = tuple((name, value) for name, value in options.items() if _is_static(name, value))
+    numbers = {name: jnp.asarray(value) for name, value in options.items() if not _is_static(name, value)}
+    return _mean_loss(Loss(loss_fn, static), params, rows, total, numbers)
 
 
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, (str, bool))
+def _is_static(name: str, value: Any) -> bool:
+    """Whether a loss branches on an option: `p` is 1 or 2 in the loss of Weston and Watkins."""
+    return name == "p" or value is None or isinstance(value, (str, bool))
 
 
 def _plainly(loss: Loss, params: Params, rows: Terms, total: jax.Array, numbers: dict[str, jax.Array]) -> jax.Array:
     scores = affine(*params, rows.x, total.dtype)
-    values = loss.loss_fn(scores, rows.y, **dict(loss.words), **numbers).astype(total.dtype)
+    values = loss.loss_fn(scores, rows.y, **dict(loss.static), **numbers).astype(total.dtype)
     return jnp.sum(values if rows.weight is None else rows.weight * values) / total
 
 
@@ -122,7 +127,7 @@ _mean_loss = jax.custom_jvp(_plainly, nondiff_argnums=(0,))
 
 @partial(_mean_loss.defjvp, symbolic_zeros=True)
 def _mean_loss_jvp(loss: Loss, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    """The slope along the tangents; its transpose, taken by JAX, hands on the gradient as it is."""
+    """The derivative along the tangents: their products with the gradient, which reverse mode then returns."""
     leaves, structure = jax.tree.flatten(primals)
     directions = jax.tree.leaves(tangents)
     moving = [i for i, direction in enumerate(directions) if not isinstance(direction, SymbolicZero)]
@@ -153,11 +158,11 @@ def _value_and_gradient(loss: Loss, *terms: Any) -> tuple[jax.Array, Params]:
 
 @_value_and_gradient.defjvp
 def _value_and_gradient_jvp(loss: Loss, primals: Any, tangents: Any) -> Any:
-    # Second derivatives are those of the plain formula: a loop would keep every block for them.
+    # Second derivatives are those of the plain formula: the loop would have to keep every block for them.
     return jax.jvp(partial(_at_once, loss), primals, tangents)
 
 
-# Compiled by itself, or every call outside `jit` would compile its loop again.
+# Without a `jit` of its own, every call outside `jit` would compile the loop again.
 @partial(jax.jit, static_argnums=0)
 def _compiled_blocks(loss: Loss, *terms: Any) -> tuple[jax.Array, Params]:
     result: tuple[jax.Array, Params] = jax.lax.platform_dependent(
@@ -175,7 +180,7 @@ def _by_blocks(
 ) -> tuple[jax.Array, Params]:
     count = rows.x.size // _BLOCK
     size = rows.x.shape[0] // count
-    # Differentiated in the dtype of the sums, the gradient is rounded to that of the parameters once, at the end.
+    # Parameters in the dtype of the sums have gradients in it, which are rounded once, after all blocks are added.
     wide = jax.tree.map(lambda leaf: leaf.astype(total.dtype), params)
 
     def of(part: Terms) -> tuple[jax.Array, Params]:

@@ -1,4 +1,4 @@
-"""Rows dealt into batches: every row once per epoch, padding that weighs nothing."""
+"""Batches of rows: every row once per epoch, with padding of weight 0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Callable[..., tuple[State, Any]]
 
 
 class Batches(NamedTuple):
-    """The data of a run and how it is dealt.
+    """The data of a run and how they are cut into batches.
 
     Attributes:
       x: `(n, ...)`.
@@ -27,7 +27,7 @@ class Batches(NamedTuple):
       weight: `(n,)`, or None where all rows count alike.
       size: Rows in a batch.
       per_epoch: Batches in an epoch, the last of which may be partial.
-      blocks: A batch has as many rows of each of these equal parts.
+      blocks: The number of equal blocks of neighbouring rows; a batch has as many rows of each.
     """
 
     x: jax.Array
@@ -41,7 +41,7 @@ class Batches(NamedTuple):
     def of(
         cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int, blocks: int = 1
     ) -> Batches:
-        """Check that the rows fit together; more rows in a batch than there are means all of them."""
+        """Check the shapes; a `batch_size` above the number of rows means all of them."""
         size = host_integer("batch_size", batch_size, at_least=1, at_most=sys.maxsize)
         if x.ndim == 0 or x.shape[0] == 0:
             raise ValueError(f"x has no rows: shape {x.shape}.")
@@ -72,13 +72,13 @@ class Batches(NamedTuple):
         return jnp.argsort(bits, axis=1).astype(jnp.int32)
 
     def permutation(self, key: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What makes the order of this epoch: place `i` goes to place `factor * i + shift` modulo `n`.
+        """The permutation of an epoch: `(factor, shift)`, which takes `i` to `factor * i + shift` modulo `n`.
 
-        With a factor that has no divisor in common with `n` this is a permutation. Sorting random
-        numbers for each epoch would take longer than the epoch itself where rows are short.
+        The factor has no divisor in common with `n`, so this is a permutation. Where rows are short, sorting
+        random numbers for each epoch would take longer than the epoch itself.
         """
         n = self.length
-        # Beyond this limit the product would not fit 32 bits.
+        # For a larger factor, `factor * i` would not fit 32 bits.
         factors = np.arange(1, max(2, min(n, 2**32 // n)), dtype=np.uint32)
         factors = factors[np.gcd(factors, n) == 1]
         key_factor, key_shift = jax.random.split(jax.random.fold_in(key, epoch))
@@ -86,19 +86,19 @@ class Batches(NamedTuple):
         return factor, jax.random.randint(key_shift, (), 0, n).astype(jnp.uint32)
 
     def rows(self, shuffled: jax.Array, permutation: tuple[jax.Array, jax.Array], batch: jax.Array) -> tuple[Any, Any]:
-        """The row numbers of one batch within each block, and which are real; the others fill the last batch."""
+        """The row numbers of a batch within each block, and a mask of the real ones: the others pad the last batch."""
         n, size = jnp.uint32(self.length), self.size // self.blocks
         places = batch.astype(jnp.uint32) * jnp.uint32(size) + jnp.arange(size, dtype=jnp.uint32)
         factor, shift = permutation
         mixed = (places % n * factor % n + shift) % n
-        # Else XLA works each row number out again for every feature that it takes from the row.
+        # Without the barrier XLA recomputes the row number for every gathered feature.
         rows = jax.lax.optimization_barrier(shuffled[:, mixed.astype(jnp.int32)])  # type: ignore[no-untyped-call]
         return rows, places < n
 
     def step(
         self, step: Step[State], state: State, rows: jax.Array, real: jax.Array, options: dict[str, Any]
     ) -> tuple[State, Any]:
-        """One step on these rows, of which only the real ones count."""
+        """One step on these rows; those that are not real have weight 0."""
         x, y = self._taken(self.x, rows), self._taken(self.y, rows)
         real = jnp.tile(real, self.blocks)
         if self.weight is None and self.size * self.per_epoch == self.x.shape[0]:
@@ -106,7 +106,7 @@ class Batches(NamedTuple):
         if self.weight is None:
             return step(state, x, y, sample_weight=real.astype(jnp.float32), **options)
         weight = jnp.where(real, self._taken(self.weight, rows), 0)
-        # Without any weight the mean is not defined: 1 stands in, and the step is not taken.
+        # Where all weights are 0 their mean is not defined: weights of 1 stand in, and the new state is dropped.
         empty = jnp.sum(weight) == 0
         new, metrics = step(state, x, y, sample_weight=jnp.where(empty, 1, weight), **options)
         return jax.tree.map(lambda old, new: jnp.where(empty, old, new), state, new), metrics
@@ -114,7 +114,7 @@ class Batches(NamedTuple):
     def _taken(self, values: jax.Array, rows: jax.Array) -> jax.Array:
         """The values of these rows. Each block takes its own, so that no row leaves the device that holds the block."""
         if self.per_epoch == 1:
-            return values  # all of them, and their order does not matter
+            return values  # the batch is all rows, and their order does not matter
         if self.blocks == 1:
             return values[rows[0]]
         blocks = values.reshape(self.blocks, self.length, *values.shape[1:])

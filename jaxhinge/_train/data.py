@@ -1,8 +1,7 @@
-"""What `fit` is given, checked on the host and brought to the dtypes of the run."""
+"""The arguments of `fit`, checked on the host and converted to the dtypes of the run."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge import losses
 from jaxhinge._base.arrays import NDArray, check_within_range
 from jaxhinge._base.values import (
     check_binary_targets,
@@ -27,15 +25,8 @@ from jaxhinge._base.values import (
 )
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.epochs import TrainingProblem
+from jaxhinge.losses._families import BINARY, MULTICLASS, REGRESSION, unwrapped
 
-BINARY: set[Any] = {losses.hinge_loss, losses.squared_hinge_loss, losses.smooth_hinge_loss, losses.perceptron_loss}
-MULTICLASS: set[Any] = {
-    losses.multiclass_hinge_loss,
-    losses.weston_watkins_loss,
-    losses.one_vs_rest_hinge_loss,
-    losses.multiclass_perceptron_loss,
-}
-REGRESSION: set[Any] = {losses.epsilon_insensitive_loss, losses.squared_epsilon_insensitive_loss, losses.pinball_loss}
 _NOT_NEGATIVE = "a finite number, at least 0"
 
 
@@ -55,7 +46,7 @@ def fit_problem(
     if sample_weight is not None:
         weight = host_real("sample_weight", sample_weight).astype(float)
         check_sample_weight("sample_weight", weight, len(x))
-        # Only ratios matter, and the largest is 1 in any precision.
+        # Only ratios of weights matter. With a largest of 1, no weight overflows in the dtype of the run.
         weight = (weight / weight.max()).astype(dtype)
     y = host_array("y", y)
     check_rows("y", y, len(x))
@@ -70,7 +61,7 @@ def fit_problem(
 def _targets(
     y: NDArray, weight: NDArray | None, loss_fn: Callable[..., jax.Array], num_classes: int | None
 ) -> tuple[NDArray, int | None]:
-    """Check `y` for what the loss needs; a loss of another origin takes labels where `num_classes` is given."""
+    """Check that `y` is what the loss needs. For a loss of the user's own, `num_classes` says that `y` are labels."""
     check_num_classes(num_classes, loss_fn)
     if loss_fn in MULTICLASS or num_classes is not None:
         return y, check_class_labels("y", y, num_classes, weight)
@@ -82,7 +73,7 @@ def _targets(
 
 
 def check_num_classes(num_classes: int | None, loss_fn: Callable[..., jax.Array]) -> None:
-    """Classes are counted for losses of one score per class only."""
+    """Refuse `num_classes` for losses of one score per row."""
     if num_classes is not None:
         host_integer("num_classes", num_classes, at_least=2)
         if loss_fn in BINARY | REGRESSION:
@@ -121,17 +112,10 @@ def given_params(params: Any, problem: TrainingProblem, classes: int | None) -> 
 
 
 def cast(name: str, array: NDArray, dtype: Any) -> NDArray:
-    """In the dtype that JAX would use for this one; finite before and after."""
+    """The array in the dtype that JAX uses for `dtype`; refused where a number becomes infinite."""
     narrow = jax.dtypes.canonicalize_dtype(dtype)
     with np.errstate(over="ignore"):
         cast = np.asarray(array, narrow)
     if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast).all():
         raise ValueError(f"{name} has values beyond the range of {narrow}, e.g. {np.abs(array).max()}. Rescale {name}.")
     return cast
-
-
-def unwrapped(loss_fn: Any) -> Any:
-    """The loss inside any `functools.partial`."""
-    while isinstance(loss_fn, functools.partial):
-        loss_fn = loss_fn.func
-    return loss_fn

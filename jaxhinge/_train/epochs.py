@@ -1,4 +1,4 @@
-"""The compiled part of `fit`: any number of epochs in one call, so that the host costs next to nothing."""
+"""The compiled part of `fit`. One call runs any number of epochs, so that the host adds little time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jaxhinge._train.step import TrainState, make_train_step
 
 
 class Settings(NamedTuple):
-    """What a compiled program is keyed by. Nothing here is a number that users vary in a sweep.
+    """The static arguments of the compiled program. A number that users vary in a sweep is never one of them.
 
     Attributes:
       structure: `(optimizer, loss_fn, loss_options)` without their numbers, from `split`.
       batch_size: Rows in a batch.
       regularize_bias: Whether the bias counts in the norm.
       averaging: Whether iterates are averaged.
-      history_size: At least the number of epochs.
+      history_size: The length of `Carry.history`, at least the number of epochs.
     """
 
     structure: Static
@@ -35,16 +35,16 @@ class Settings(NamedTuple):
 
 
 class TrainingProblem(NamedTuple):
-    """The arrays and numbers of a run, none of which compiles anything again.
+    """The arrays and numbers of a run; new values do not recompile.
 
     Attributes:
       x: Features `(n, d)`.
       y: Targets or labels `(n,)`.
       weight: `(n,)`, or None.
-      target_scale: In which the scores are measured: 1, or the spread of real targets.
+      target_scale: The unit of the scores: 1, or the standard deviation of real targets.
       l2: The strength of regularisation.
-      numbers: Those of the optimizer, the loss and its options.
-      key: For the order of the rows.
+      numbers: The numbers of the optimizer, the loss and its options, from `split`.
+      key: The key for the order of the rows.
       epochs: The epochs of the whole run.
       average_from: The epoch from which iterates are averaged.
       tol: The relative progress below which an epoch counts as stale; negative never stops.
@@ -68,7 +68,7 @@ class Carry(NamedTuple):
     """A run between two epochs.
 
     Attributes:
-      state: Of the optax step.
+      state: The state of the optax step.
       mean: The average of the iterates.
       epoch: Epochs done.
       best: The lowest objective so far.

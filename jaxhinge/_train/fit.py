@@ -1,4 +1,4 @@
-"""`fit`: the training loop with everything a host can add to it."""
+"""`fit`: training on the host, with checks, a progress bar, checkpoints and interrupts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class History(NamedTuple):
     """What happened, per epoch, as NumPy arrays `(epochs,)`; `history["loss"]` is `history.loss`.
 
     Attributes:
-      loss: The whole objective on all rows, at the parameters that `fit` would have returned then. Of batches that
-        are streamed, the mean of what the steps of the epoch saw, each on its own batch before it moved.
+      loss: The objective on all rows, at the parameters that `fit` would return after that epoch. For streamed
+        batches, the mean over the epoch's batches of the objective on a batch, before the step on it.
     """
 
     loss: NDArray
@@ -52,7 +52,7 @@ class FitResult(NamedTuple):
       params: `LinearParams`; the average of the iterates where that was asked for.
       history: Per epoch; `history.loss[-1]` is `jaxhinge.loss` of `params`, up to rounding.
       stopped_early: Whether `tol` ended the run before its last epoch.
-      certificate: Computes `gap`, from the data, to which it holds on.
+      certificate: Computes `gap`; it keeps a reference to the data.
       interrupted: Whether Ctrl-C ended the run (with `on_interrupt="return"`).
     """
 

@@ -24,12 +24,14 @@ import optax
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.step import Optimizer
 
-_MAX_MATRIX = 160  # rows; above, the diagonal of G alone, which is Adam's choice
-_ROOTS = 6  # taken after 1/2, 1/4, 1/8, ... of the steps
-_REFINEMENTS = 16  # each gives a small eigenvalue's root another factor 1.5
-
-# The run is about `_REACH * sqrt(num_steps)` standard units long. Of 0.6, 1, 1.5, 2, 3 and 5, the
-# best compromise on breast cancer and the digits, l2 from 1e-4 to 1e-2, 10 and 100 passes.
+# Largest number of rows of a matrix `G`. Beyond it only the diagonal is kept, as in Adam: the root would take too long.
+_MAX_MATRIX = 160
+# Number of times that the root of `G` is computed in a run: after 1/2, 1/4, 1/8, ... of the steps.
+_ROOTS = 6
+# Newton-Schulz iterations for one root. Each multiplies the root of a small eigenvalue by 1.5, until it has converged.
+_REFINEMENTS = 16
+# Length of a run, in standard units times `sqrt(num_steps)`. Of 0.6, 1, 1.5, 2, 3 and 5, 2 was the best compromise on
+# breast cancer and the digits, l2 from 1e-4 to 1e-2, 10 and 100 passes.
 _REACH = 2.0
 
 
@@ -59,8 +61,8 @@ def feature_scale(x: jax.Array, weight: jax.Array | None) -> FeatureScale:
     share = weight / jnp.sum(weight)
     mean = share @ x
     variance = share @ (x - mean[None]) ** 2
-    # Rounding leaves a constant feature a spread of some eps times its size; dividing by that
-    # would make noise of it.
+    # The computed spread of a constant feature is rounding, some eps times its mean. Divided by it,
+    # the feature would be noise.
     eps = float(np.finfo(np.dtype(x.dtype)).eps)
     constant = variance <= (64 * eps * jnp.abs(mean)) ** 2
     return FeatureScale(mean, jnp.sqrt(jnp.where(constant, 1, variance)))
@@ -89,11 +91,11 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
         del params
         gradient = _to_standard(grads, scale)
         steps = state.steps + 1
-        # An average over the last third of the steps so far, whatever their number.
+        # `moment` is an average over about the last third of the steps so far.
         square = _outer(gradient) if full else gradient**2
         moment = state.moment + 3 / (steps + 2) * (square - state.moment)
         direction = state.root @ gradient if full else state.root * gradient
-        # The metric lags behind: one row unlike those it has seen must not throw the run away.
+        # `root` is out of date: without the limit, one row unlike those before could make a huge step.
         limit = num_rows**0.5 / jnp.maximum(jnp.linalg.norm(direction), 1e-30)
         momentum = decay * state.momentum + (1 - decay) * jnp.minimum(1, limit) * direction
         root = jax.lax.cond(
@@ -107,7 +109,7 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
 
 
 def _outer(gradient: jax.Array) -> jax.Array:
-    # With one column XLA fuses the product into the average, where a matrix product would be a call.
+    # With one column the product is elementwise, and XLA fuses it into the average; a matrix product is a call.
     return gradient * gradient.T if gradient.shape[1] == 1 else gradient @ gradient.T
 
 
@@ -117,8 +119,8 @@ def _is_root_step(steps: jax.Array, num_steps: jax.Array) -> jax.Array:
 
 
 def _inverse_root(moment: jax.Array, steps: jax.Array, num_rows: int) -> jax.Array:
-    # After fewer steps than there are directions, some have never been seen: they are given a share
-    # of the average moment, or their first gradient would be magnified without bound.
+    # `floor`: share of the average moment that every direction is given. After fewer steps than
+    # directions, some have had no gradient; without it their first would be magnified without bound.
     floor = jnp.maximum(1e-4, 0.03 * num_rows / steps)
     if moment.shape != (num_rows, num_rows):
         return 1 / jnp.sqrt(moment + floor * jnp.mean(moment) + 1e-30)

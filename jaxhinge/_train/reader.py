@@ -1,8 +1,8 @@
-"""Batches from anywhere, checked on the host one by one and brought to one shape for one compiled program."""
+"""Batches from outside, checked on the host one by one and padded to one shape for one compiled program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +20,12 @@ from jaxhinge._base.values import (
     host_array,
     host_real,
 )
-from jaxhinge._train.data import BINARY, MULTICLASS, cast, unwrapped
+from jaxhinge._train.data import cast
+from jaxhinge.losses._families import BINARY, MULTICLASS, unwrapped
 
 
 class Batch(NamedTuple):
-    """Rows of one batch, padded with rows that weigh nothing.
+    """Rows of one batch, padded with rows of weight 0.
 
     Attributes:
       x: `(size, d)`.
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
 
 
 class Reader:
-    """Checks batches and pads them. It remembers what the first batch was like, and which classes there were."""
+    """Checks batches and pads them. It remembers the first batch, and the classes of all."""
 
     def __init__(self, loss_fn: Callable[..., jax.Array], num_classes: int | None) -> None:
         loss = unwrapped(loss_fn)
@@ -56,13 +57,8 @@ class Reader:
         self.size = 0
         self.classes: set[float] = set()
 
-    def named(self, batches: Iterator[Any], epoch: int) -> Iterator[tuple[str, Any]]:
-        """Each batch with the words that an error about it begins with."""
-        for number, batch in enumerate(batches):
-            yield f"batch {number} of epoch {epoch}", batch
-
     def read(self, named: tuple[str, Any]) -> Batch:
-        """The batch as it goes to the device."""
+        """The checked and padded batch, of a pair `(name, batch)`: error messages begin with the name."""
         name, given = named
         parts = self._parts(name, given)
         x = self._features(f"x of {name}", parts[0])
@@ -126,7 +122,7 @@ class Reader:
             self.classes.update(np.unique(counted).tolist())
             return y.astype(np.int32)
         if self.binary:
-            # One batch may well have one class.
+            # A single batch may have one class only: `check_classes` judges all of them together.
             if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
                 check_binary_targets(name, y)
             self.classes.update(np.unique(counted).tolist())
@@ -135,21 +131,21 @@ class Reader:
         return cast(name, y, dtype)
 
     def _padded(self, batch: Batch) -> Batch:
-        """Padded to the largest batch so far; one that is larger again makes room for the next power of two."""
+        """Padded to the size of the first batch; a larger batch raises that size to the next power of two."""
         n = batch.real
         if n > self.size:
             self.size = n if self.size == 0 else 1 << (n - 1).bit_length()
         missing = self.size - n
         if not missing:
             return batch
-        # A target that occurs: a loss may not be defined for others.
+        # Padding repeats a target that occurs: the loss may not be defined for others.
         y = np.concatenate([batch.y, np.full(missing, batch.y[0])])
         x = np.concatenate([batch.x, np.zeros((missing, batch.x.shape[1]), batch.x.dtype)])
         return Batch(x, y, np.concatenate([batch.weight, np.zeros(missing, batch.weight.dtype)]), n)
 
 
 def _check_weight(name: str, weight: NDArray, num_rows: int) -> None:
-    """As `_host_checks.check_sample_weight`, but a batch without any weight is passed over later."""
+    """As `check_sample_weight`, but a batch whose weights are all 0 passes: its step is dropped later."""
     if weight.shape == (num_rows,) and (weight == 0).all():
         return
     check_sample_weight(name, weight, num_rows)

@@ -21,9 +21,9 @@ from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.epochs import Carry, Settings, TrainingProblem, run_epochs, start
 from jaxhinge._train.static import describe
 
-_LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
-_PAUSE = 0.2  # seconds between two looks at the clock
-_SMALL = 2_000_000  # numbers to read, which take some hundredths of a second: no look before
+_LONG_RUN = 2.0  # seconds of a run for which a progress bar is drawn without being asked for
+_PAUSE = 0.2  # seconds of one compiled call, after which bar, checkpoints and Ctrl-C have their turn
+_SMALL = 2_000_000  # numbers that the first call reads, in some hundredths of a second: the pace is not known yet
 
 
 class Host(NamedTuple):
@@ -32,7 +32,7 @@ class Host(NamedTuple):
     Attributes:
       progress: Whether to draw a bar; None where the run is long and stderr a terminal.
       checkpoints: Where to save, or None.
-      facts: What the checkpoints say of the run, made when it is needed.
+      facts: Makes the settings that are stored in a checkpoint; called only where there are checkpoints.
       on_interrupt: What Ctrl-C does.
     """
 
@@ -93,7 +93,7 @@ def _begin(
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C to the end, or to the next Ctrl-C. Only the main thread ever hears it."""
+    """Delay Ctrl-C to the end of the block; a second Ctrl-C interrupts at once. Signals reach the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -140,9 +140,9 @@ class _Bar:
 
 
 def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: Any) -> dict[str, Any]:
-    """All that the bits of a run depend on, by name, so that a checkpoint of another run is told from its own.
+    """All settings that the result of a run depends on, by name: they tell its checkpoints from those of other runs.
 
-    `value` is `(optimizer, loss_fn, loss_options)`; `params` are those given, or None.
+    `value` is `(optimizer, loss_fn, loss_options)`; `params` are those of a warm start, or None.
     """
     optimizer, loss_fn, loss_options = value
     return {

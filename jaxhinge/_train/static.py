@@ -1,4 +1,4 @@
-"""Split an optimizer into its numbers, which may change, and the rest, which a compiled program is keyed by.
+"""Split an optimizer into its numbers, which may change, and its static parts, which a compiled program is keyed by.
 
 An optax optimizer is a pair of closures, so `optax.adam(0.1)` and `optax.adam(0.2)` are different
 static arguments to `jax.jit` and would compile twice. Yet their code is the same and their cells
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-_LIMIT = 40  # of nested closures; one that holds itself would never end
+_LIMIT = 40  # depth to which closures are opened: one that contains itself would never end
 
 
 class _Number(NamedTuple):
@@ -39,7 +39,7 @@ class _Frozen:
 
 
 class _Constant:
-    """Anything that stays: compared by value where it hashes, else by identity, and by type always."""
+    """A static part. Two are equal where type and value are; a value that does not hash is equal to itself only."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

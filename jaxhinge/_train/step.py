@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import as_array, random_key
 from jaxhinge._base.values import host_integer
-from jaxhinge._objective.objective import loss
+from jaxhinge._objective.objective import check_targets, loss
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge._train.batches import Batches, running_mean
+from jaxhinge.losses import hinge_loss
 
 Objective = Callable[..., jax.Array]
 
@@ -152,12 +153,12 @@ def train(
 
     A sweep is a `vmap` over `l2`, `key`, `params`, the data, or a learning rate in a closure:
     `vmap(lambda rate: train(..., optimizer=optax.sgd(rate)))(rates)`. The order depends on `key`
-    alone, so lanes that share `key` and `x` share every batch, and the sweep multiplies matrices; lanes with keys of
-    their own take other rows each, and cost as much as one by one. A batch of all rows is taken in the order given.
+    alone. So runs that share `key` and `x` share every minibatch, and the sweep multiplies matrices; runs with keys of
+    their own take different rows, and cost as much as one by one. A minibatch of all rows is in the order given.
 
     On the same machine and versions, the same `key`, data and number of devices give the same bits, run after run.
-    The batches depend on `key`, `n`, `batch_size` and `blocks`, not on the devices; but these add in another order, so
-    that runs on different numbers of them differ by rounding, and by what the steps make of that.
+    The batches depend on `key`, `n`, `batch_size` and `blocks`, not on the devices. But another number of devices adds
+    in another order, so its runs differ by rounding, which the steps may amplify.
 
     Args:
       params: Where to start: any pytree that `objective` takes.
@@ -172,17 +173,17 @@ def train(
         multiple of `batch_size`, it must take `sample_weight=` (`(batch,)`; 0 marks padding).
       sample_weight: `(n,)`, not negative. A batch whose weights are all 0 is passed over.
       average_from: The step from which iterates are averaged; the average is returned in place of
-        the last iterate. 0 averages all of them; None, the default, none.
-      blocks: Deal every batch out of this many equal blocks of neighbouring rows, the same number of rows from each.
-        Where rows are laid out over as many devices, or a divisor of that, none of them travels.
+        the last iterate. 0 averages all of them; None returns the last iterate.
+      blocks: Take every batch from this many equal blocks of neighbouring rows, as many rows from each. Where rows
+        are laid out over as many devices, or a divisor of that, no row leaves its device.
       **options: For `objective`: `subgradient=`, `loss_fn=`, ...
 
     Returns:
       `(params, history)`; `history.loss` and `history.grad_norm` are `(num_steps,)`, on the batches.
 
     Raises:
-      ValueError: `x` and `y` differ in length, are empty, a count is below 1, or `blocks` does not divide the rows
-        and the batch.
+      ValueError: `x` and `y` differ in length, are empty, a count is below 1, `blocks` does not divide the rows and
+        the batch, or `y` is what `loss` refuses.
       TypeError: A count is not a Python integer, or `optimizer` is not an optax optimizer.
 
     References:
@@ -206,6 +207,8 @@ def train(
             batch_size=batch_size, key=key, l2=l2, objective=objective, sample_weight=sample_weight,
             average_from=average_from, blocks=blocks, **options,
         )  # fmt: skip
+    if objective is loss:
+        check_targets(options.get("loss_fn", hinge_loss), y)
     x, y = as_array("x", x), as_array("y", y)
     num_steps = host_integer("num_steps", num_steps, at_least=1)
     batches = Batches.of(x, y, sample_weight, batch_size, blocks)
@@ -227,7 +230,7 @@ def train(
 
 
 def _own_array(leaf: Any) -> Any:
-    # A copy, since a donated state must not take the caller's buffers with it, nor hold one twice.
+    # The state gets copies: donated, it must not delete the caller's arrays, nor hold one buffer twice.
     try:
         array = jnp.array(leaf, copy=True)
     except (TypeError, ValueError, OverflowError) as error:

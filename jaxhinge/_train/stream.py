@@ -22,21 +22,20 @@ from jaxhinge._base.sources import Source, shuffled_rows, source_of
 from jaxhinge._base.values import host_integer
 from jaxhinge._objective.objective import LinearParams, loss
 from jaxhinge._train.batches import running_mean
-from jaxhinge._train.data import REGRESSION, fit_problem, given_params, origin_of, unwrapped
+from jaxhinge._train.data import fit_problem, given_params, origin_of
 from jaxhinge._train.epochs import TrainingProblem
 from jaxhinge._train.optimizer import FeatureScale, default_optimizer, feature_scale
 from jaxhinge._train.reader import Batch, Reader
 from jaxhinge._train.static import Static, freeze, join, split
 from jaxhinge._train.step import Optimizer, TrainState, make_train_step
+from jaxhinge.losses._families import REGRESSION, unwrapped
 
-_LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
-_REDRAW = 0.5
-# What is read before the first step, to know the units of the features.
-_AHEAD_ROWS = 4096
-_AHEAD_BYTES = 1 << 26
-# Steps that wait for the device, at most: each holds its batch.
-_IN_FLIGHT = 4
-_NEVER = 1 << 30
+_LONG_RUN = 2.0  # seconds of a run after which a progress bar is drawn without being asked for
+_REDRAW = 0.5  # seconds between two updates of the progress bar
+_AHEAD_ROWS = 4096  # rows that are read before the first step, to know the scale of the features
+_AHEAD_BYTES = 1 << 26  # bytes at which that reading stops, where rows are long
+_IN_FLIGHT = 4  # steps that may wait for the device; each keeps its batch in memory
+_NEVER = 1 << 30  # a step number that no run reaches
 
 # Raised where an optimizer or a loss branches on one of its numbers, or needs it in NumPy.
 NEEDS_VALUES = (
@@ -47,7 +46,7 @@ NEEDS_VALUES = (
 
 
 class Options(NamedTuple):
-    """Those of `fit`, checked."""
+    """The options of `fit`, checked."""
 
     l2: Any
     optimizer: Optimizer | None
@@ -79,7 +78,7 @@ class _Settings(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """The numbers of a run, none of which compiles anything again."""
+    """The numbers of a run; new values do not recompile."""
 
     l2: Any
     numbers: list[Any]
@@ -113,7 +112,7 @@ def mapped_source(
     """Shuffled rows of a memory-mapped file, and the number of classes in `y`."""
     check_feature_shape("x", x)
     size = host_integer("batch_size", batch_size, at_least=1)
-    # Features of the same length and dtype stand for these, which are read and checked later.
+    # `like` stands for `x` in these checks: the features themselves are read and checked batch by batch.
     like = np.broadcast_to(np.zeros((), x.dtype), (len(x), 1))
     problem, classes = fit_problem(like, y, options.l2, options.loss_fn, options.num_classes, sample_weight)
     key = jax.random.key(0) if key is None else random_key("key", key)
@@ -125,8 +124,8 @@ def fit_stream(source: Source, options: Options) -> Outcome:
     _check_passes(source, options)
     reader = Reader(options.loss_fn, options.num_classes)
     passes = 1 if source.once else options.epochs if options.steps_per_epoch is None else None
-    named = _passes(source, passes)
-    with contextlib.closing(prefetched(named, partial(_read, reader))) as ready:
+    batches = _passes(source, passes)
+    with contextlib.closing(prefetched(batches, partial(_read, reader))) as ready:
         ahead = list(_ahead(ready, options))
         run, params = _begin(source, options, ahead)
         settings, run = _compilable(options, run, params, ahead[0])
@@ -148,7 +147,7 @@ def _check_passes(source: Source, options: Options) -> None:
 
 
 def _passes(source: Source, passes: int | None) -> Iterator[tuple[str, Any] | None]:
-    """All batches with what an error about them begins with; None ends each pass."""
+    """All batches, each with its name for error messages; None ends each pass."""
     for number in itertools.count() if passes is None else range(passes):
         index = -1
         for index, batch in enumerate(source.begin(number)):
@@ -201,18 +200,18 @@ _feature_scale = jax.jit(feature_scale)
 
 
 def _compilable(options: Options, run: _Run, params: LinearParams, batch: Batch | None) -> tuple[_Settings, _Run]:
-    """What the step is keyed by: without the numbers of optimizer and loss, unless these branch on them."""
+    """The static parts of the step, and the run. Numbers are static only where optimizer or loss branch on them."""
     value = (options.optimizer, options.loss_fn, options.loss_options)
     structure, numbers = split(value)
     settings = _Settings(structure, options.regularize_bias, options.average_from is not None)
-    hoisted = run._replace(numbers=numbers)
+    with_numbers = run._replace(numbers=numbers)
     assert batch is not None  # a pass without batches has been refused
     try:
-        carry = jax.eval_shape(partial(_initial_carry, settings), hoisted, params)
-        jax.eval_shape(partial(_step, settings), hoisted, carry, batch[:3], _NEVER)
+        carry = jax.eval_shape(partial(_initial_carry, settings), with_numbers, params)
+        jax.eval_shape(partial(_step, settings), with_numbers, carry, batch[:3], _NEVER)
     except NEEDS_VALUES:
         return settings._replace(structure=freeze(value)), run
-    return settings, hoisted
+    return settings, with_numbers
 
 
 def _epochs(
@@ -242,7 +241,7 @@ def _epochs(
                 reader.check_classes()
             value, best = float(carry.loss), min(losses)
             losses.append(value)
-            # Nothing is below infinity by a share of it, but the first epoch is progress.
+            # The first epoch is progress; the comparison would say no, for `best` is still infinite.
             progress = epoch == 0 or value < best - options.tol * abs(best)
             stale = 0 if progress or options.tol < 0 else stale + 1
             if stale >= options.patience:
@@ -253,7 +252,7 @@ def _epochs(
 
 
 def _epoch(batches: Iterator[Batch | None], steps: int | None) -> Iterator[Batch]:
-    """The batches of one epoch: so many, or those of one pass."""
+    """The batches of one epoch: the next `steps` of them, or, for None, those of one pass."""
     taken = 0
     for batch in batches:
         if batch is None and steps is None:
@@ -272,7 +271,7 @@ def _epoch(batches: Iterator[Batch | None], steps: int | None) -> Iterator[Batch
 
 @partial(jax.jit, static_argnums=0)
 def _initial_carry(settings: _Settings, run: _Run, params: LinearParams) -> _Carry:
-    (init, _), _, _ = _parts(settings, run)
+    init, _ = _train_step(settings, run)
     state = init(params)
     zero = jnp.zeros((), state.params.w.dtype)
     return _Carry(state, state.params, zero, zero)
@@ -280,10 +279,10 @@ def _initial_carry(settings: _Settings, run: _Run, params: LinearParams) -> _Car
 
 @partial(jax.jit, static_argnums=0)
 def _step(settings: _Settings, run: _Run, carry: _Carry, batch: Any, average_from: Any) -> _Carry:
-    (_, step), _, _ = _parts(settings, run)
+    _, step = _train_step(settings, run)
     x, y, weight = batch
     total = jnp.sum(weight)
-    # Without any weight the mean is not defined: 1 stands in, and the step is not taken.
+    # Where all weights are 0 their mean is not defined: weights of 1 stand in, and the new state is dropped.
     empty = total == 0
     state, metrics = step(carry.state, x, y, l2=run.l2, sample_weight=jnp.where(empty, 1, weight))
     start = average_from if settings.averaging else None
@@ -295,12 +294,12 @@ def _step(settings: _Settings, run: _Run, carry: _Carry, batch: Any, average_fro
     return moved
 
 
-def _parts(settings: _Settings, run: _Run) -> tuple[Any, Any, Any]:
+def _train_step(settings: _Settings, run: _Run) -> tuple[Callable[..., TrainState], Callable[..., Any]]:
     optimizer, loss_fn, loss_options = join(settings.structure, run.numbers)
     if optimizer is None:
         optimizer = default_optimizer(run.scale, run.target_scale, run.num_steps)
     objective = partial(loss, loss_fn=loss_fn, regularize_bias=settings.regularize_bias, **loss_options)
-    return make_train_step(optimizer, objective), loss_fn, loss_options
+    return make_train_step(optimizer, objective)
 
 
 class _Bar:
@@ -314,14 +313,14 @@ class _Bar:
         self._bar: Any = None
 
     def update(self, carry: _Carry, steps: int) -> None:
-        """Say how far the run is. Looking at the loss waits for the device, so that is done rarely."""
+        """Show how far the run is. Reading the loss waits for the device, so this is done every `_REDRAW` seconds."""
         now = time.perf_counter()
         recent = now - self._drawn < _REDRAW and steps != self._total
         if not self._possible or recent:
             return
         if self._bar is None and now - self._began > self._patience:
             self._bar = tqdm(total=self._total, unit="step", file=sys.stderr)
-            self._bar.start_t = self._began  # else the first steps seem to have taken no time
+            self._bar.start_t = self._began  # else tqdm counts the time from here, and the pace is too fast
         if self._bar is not None:
             self._drawn = now
             self._bar.set_postfix(loss=f"{float(carry.loss):.4g}", refresh=False)

@@ -12,6 +12,7 @@ from jaxhinge.losses._multiclass import (
     one_vs_rest_hinge_loss,
     weston_watkins_loss,
 )
+from jaxhinge.losses._multilabel import multilabel_margin_loss
 from jaxhinge.losses._ranking import hinge_embedding_loss, margin_ranking_loss, triplet_margin_loss
 from jaxhinge.losses._regression import (
     epsilon_insensitive_loss,
@@ -26,6 +27,7 @@ __all__ = [
     "margin_ranking_loss",
     "multiclass_hinge_loss",
     "multiclass_perceptron_loss",
+    "multilabel_margin_loss",
     "one_vs_rest_hinge_loss",
     "perceptron_loss",
     "pinball_loss",

@@ -23,7 +23,8 @@ def hinge_loss(
     Args:
       scores: Any shape, floating. Differentiable: the slope in `target * score` is -1 below the
         required margin, 0 above it, `-subgradient` on it.
-      targets: -1 or +1, the shape of `scores`, or one scalar for all.
+      targets: -1 or +1, the shape of `scores`, or one scalar for all. Values of floats and JAX arrays are not
+        looked at; at a target of 0 the slope is 0.
       margin: The margin that is asked for; a number or one for each score.
       subgradient: The derivative of `positive_part` on the kink, in [0, 1].
       kink_tol: `|margin - target * score| <= kink_tol` counts as the kink.
@@ -32,7 +33,8 @@ def hinge_loss(
       Losses in the shape and dtype of `scores`. A NaN score gives a NaN loss and gradient.
 
     Raises:
-      ValueError: Shapes differ (`(n,)` against `(n, 1)` is refused, not broadcast).
+      ValueError: Shapes differ (`(n,)` against `(n, 1)` is refused, not broadcast); or targets are NumPy or
+        Python integers that hold a 0 (labels `y` of 0 and 1 become targets with `2 * y - 1`).
       TypeError: Scores or targets are not real numbers, or targets are booleans.
 
     References:
@@ -130,13 +132,13 @@ def smooth_hinge_loss(
     [0.    0.125 1.5  ]
     """
     violation = hinge_loss(scores, targets, margin=margin, subgradient=subgradient, kink_tol=kink_tol)
-    # A smaller one is 0 in the dtype of the scores, and 0/0 NaN.
+    # A smaller width may round to 0 in the dtype of the scores, and the loss would be 0/0.
     smallest = float(jnp.finfo(violation.dtype).tiny)  # type: ignore[no-untyped-call]
     meaning = f"a length above 0, at least {smallest:g} in {violation.dtype}"
     check_real_number("width", width, meaning=meaning, valid=lambda value: value >= smallest)
     width = option_like("width", width, violation)
-    # clipped = min(violation, width). Splitting off the linear part keeps both terms exact for huge
-    # violations; where the two meet, the slope 1 is given to the parabola alone.
+    # `clipped` is min(violation, width) and `linear` the rest, so that huge violations are exact.
+    # At violation = width, `linear` has slope 0 and `clipped` slope 1: together that of the loss.
     linear = positive_part(violation - width, subgradient=0.0)
     clipped = width - positive_part(width - violation, subgradient=1.0)
     return linear + clipped * (clipped / (2 * width))

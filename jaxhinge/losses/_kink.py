@@ -13,9 +13,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
-from jaxhinge._base.arrays import check_real_number, float_array, option_like
+from jaxhinge._base.arrays import at_least_float32, check_real_number, float_array, option_like
 
 Ties = Literal["uniform", "first"]
 
@@ -74,7 +74,7 @@ def _positive_part_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     z, subgradient, kink_tol = jax.lax.stop_gradient(primals)
-    # The sign of NaN is NaN, and so is its maximum with 0.
+    # `sign` and `maximum` keep NaN, so the slope at NaN is NaN.
     slope = jnp.where(jnp.abs(z) <= kink_tol, subgradient, jnp.maximum(jnp.sign(z), 0))
     return _positive_part(*primals), slope * tangents[0]
 
@@ -83,7 +83,7 @@ def hinge(margin: ArrayLike, *, subgradient: ArrayLike = 0.0, kink_tol: ArrayLik
     r"""The hinge `max(0, 1 - margin)`, elementwise.
 
     Its derivative in the margin is -1 below 1, 0 above 1, and `-subgradient` at 1 (wherever
-    `|1 - margin| <= kink_tol`). With the default, a point exactly on the margin does not push.
+    `|1 - margin| <= kink_tol`). With the default, a point exactly on the margin has no gradient.
 
     Args:
       margin: `y * score`, any shape, any floating dtype (integers are converted).
@@ -108,6 +108,14 @@ def hinge(margin: ArrayLike, *, subgradient: ArrayLike = 0.0, kink_tol: ArrayLik
     """
     margin = float_array("margin", margin)
     return positive_part(1 - margin, subgradient=subgradient, kink_tol=kink_tol)
+
+
+def never_positive(dtype: DTypeLike) -> float:
+    """The lowest finite number of a dtype, in the place of classes that take no part in a sum or maximum.
+
+    Minus infinity would do as well, but `jax_debug_infs` would report it.
+    """
+    return float(jnp.finfo(dtype).min)  # type: ignore[no-untyped-call]
 
 
 def max_over_classes(z: jax.Array, *, ties: Ties = "uniform") -> jax.Array:
@@ -135,10 +143,9 @@ def _max_over_classes_jvp(
     largest = _max_over_classes(*primals, ties)
     z, top = jax.lax.stop_gradient((primals[0], largest[..., None]))
     if ties == "uniform":
-        tied = (z == top).astype(z.dtype)
-        # Counted in float32: float16 ends at 65,504 classes.
-        wide = jnp.promote_types(z.dtype, jnp.float32)
-        share = (tied / jnp.sum(tied, axis=-1, keepdims=True, dtype=wide)).astype(z.dtype)
+        # The tied classes are counted in float32: in float16 a count above 65,504 is infinite.
+        tied = (z == top).astype(at_least_float32(z.dtype))
+        share = (tied / jnp.sum(tied, axis=-1, keepdims=True)).astype(z.dtype)
     else:
         share = jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1], dtype=z.dtype)
     share = jnp.where(jnp.isnan(top), top, share)

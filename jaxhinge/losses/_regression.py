@@ -80,7 +80,8 @@ def squared_epsilon_insensitive_loss(
     0.25
     """
     below, above = _outside_tube(predictions, targets, epsilon, subgradient, kink_tol)
-    # Squared apart: through the square of the sum an infinite residual meets the slope 0 of the other side.
+    # Each part is squared by itself: the square of the sum would multiply an infinite residual by the
+    # slope 0 of the other part, and its gradient would be NaN.
     return below**2 + above**2
 
 
@@ -127,7 +128,7 @@ def pinball_loss(
 
 
 def _scaled(factor: jax.Array, value: jax.Array) -> jax.Array:
-    """`factor * value`, 0 where the factor is 0 though the value be infinite."""
+    """`factor * value`, but 0 where the factor is 0 and the value infinite."""
     return factor * jnp.where((factor == 0) & jnp.isinf(value), 0, value)
 
 

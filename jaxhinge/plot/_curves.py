@@ -1,4 +1,4 @@
-"""What is drawn over a grid or over time: sweeps, paths and runs."""
+"""Pictures over a grid of `l2` or over epochs: sweeps, paths and runs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def regularization_path(
     Args:
       path: What `jaxhinge.path` returns; of it `l2` `(k,)`, `params.w` `(k, d)` and `gap` `(k,)`.
       feature_names: `d` names; None calls them `w[0]`, `w[1]`, ...
-      most: How many weights are named, at most; 0 to 7, for there are seven colours.
+      most: The largest number of weights that are named, 0 to 7 (there are seven colours).
       ax: A matplotlib `Axes`; None makes a new one.
 
     Returns:
@@ -121,7 +121,7 @@ def regularization_path(
     ax.axhline(0.0, color=GREY, lw=0.6, label="_zero", zorder=0)
     ax.set(xscale="log", xlabel=_L2, ylabel="weight")
     if len(named):
-        # Inside, it would hide dots of the gap.
+        # Inside the axes the legend would hide dots of the gap.
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.18, 1.0), frameon=False)
     return _draw_gap(ax, l2, gap)
 
@@ -155,7 +155,7 @@ def training_history(result: Any, *, label: str | None = None, ax: Any = None) -
         raise ValueError(f"result.history.loss must have shape (epochs,); got {loss.shape}.")
     ax = axes_or_new(ax)
     colour = COLOURS[len(ax.lines) % len(COLOURS)]
-    # A run of one epoch has no line to see.
+    # A line through one epoch is invisible without a marker.
     marker = "s" if stopped else "o" if len(loss) == 1 else ""
     epochs = np.arange(1, len(loss) + 1)
     ax.plot(epochs, loss, color=colour, lw=1.8, marker=marker, markevery=[len(loss) - 1], label=label)

@@ -1,4 +1,4 @@
-"""What is drawn of one model and the rows it is shown."""
+"""Pictures of one model and rows of data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def margin_histogram(params: Any, x: Any, y: Any, *, bins: int = 40, ax: Any = N
       params: `(w, b)` of a binary model: `w` `(d,)`, `b` `()`.
       x: Features `(n, d)`.
       y: Targets -1 and +1, `(n,)`.
-      bins: How many bins the margins, 0 and 1 are spread over, at least 1; those at the ends stick out by half.
+      bins: The number of bins between the smallest and the largest of the margins, 0 and 1; at least 1. One bin is
+        centred on 1, so the outer ones may reach beyond.
       ax: A matplotlib `Axes`; None makes a new one.
 
     Returns:
@@ -63,7 +64,7 @@ def margin_histogram(params: Any, x: Any, y: Any, *, bins: int = 40, ax: Any = N
 
 
 def decision_boundary(params: Any, x: Any, y: Any, *, resolution: int = 200, ax: Any = None) -> Axes:
-    """What a model of two features predicts, around the rows it is shown.
+    """What a model of two features predicts, around the given rows.
 
     The plane is coloured by the predicted class and the boundary is solid. For a binary model the lines
     where the score is -1 and +1, the kinks of the hinge, are dashed.
@@ -114,7 +115,7 @@ def decision_boundary(params: Any, x: Any, y: Any, *, resolution: int = 200, ax:
 
 
 def _draw_regions(ax: Axes, sides: list[NDArray], scores: NDArray) -> None:
-    """Colour where a class leads all others; a binary score leads as +1 or, where it is negative, as -1."""
+    """Colour where each class has the largest score; for a binary model, where the score is negative and positive."""
     if scores.shape[-1] == 1:
         leads = np.concatenate([-scores, scores], axis=-1)
         _draw_level(ax, sides, scores[..., 0], [-1.0, 1.0], "--")
@@ -126,12 +127,12 @@ def _draw_regions(ax: Axes, sides: list[NDArray], scores: NDArray) -> None:
         lead = leads[..., c]
         if lead.max() > 0:
             ax.contourf(*sides, lead, levels=[0.0, np.inf], colors=[COLOURS[c % 7]], alpha=0.18)
-        if c > 0:  # every boundary of the first class is one of another's, too
+        if c > 0:  # each boundary of the first class is also that of another class
             _draw_level(ax, sides, lead, [0.0], "-")
 
 
 def _draw_level(ax: Axes, sides: list[NDArray], values: NDArray, levels: list[float], style: str) -> None:
-    # matplotlib warns of a level that is nowhere in the picture.
+    # matplotlib warns of levels outside the range of the values.
     met = [level for level in levels if values.min() < level < values.max()]
     if met:
         ax.contour(*sides, values, levels=met, colors=GREY, linestyles=style, linewidths=1.2)

@@ -1,4 +1,4 @@
-"""What all pictures share: their axes and colours, and the checks of what they draw."""
+"""Axes, colours and checks that all pictures share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def axes_or_new(ax: Any, *, width: float = 5.6) -> Axes:
 
 
 def plain(ax: Axes) -> Axes:
-    """Without a frame above and to the right."""
+    """Hide the frame above and to the right."""
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -52,7 +52,7 @@ def values_at(result: Any, name: str, source: str) -> NDArray:
 
 
 def ascending(name: str, l2: NDArray) -> NDArray:
-    """The order of a grid, checked; its axis is logarithmic."""
+    """The indices that sort a grid of `l2`, which must be positive: its axis is logarithmic."""
     if l2.ndim != 1 or not len(l2):
         raise ValueError(f"{name} must have shape (k,), k at least 1; got {l2.shape}.")
     if not (np.isfinite(l2) & (l2 > 0)).all():

@@ -478,3 +478,81 @@ def test_the_order_of_rows_is_no_matter(data, order, s):
     order = np.array(order)
     here, there = of_eight(u, x, y, l2=0.5, subgradient=s), of_eight(u, x[order], y[order], l2=0.5, subgradient=s)
     jax.tree.map(np.testing.assert_array_equal, here, there)
+
+
+# Integer targets that are labels, several labels for each row, and strict promotion
+
+
+@pytest.mark.parametrize(
+    "y",
+    [[0, 1], np.array([0, 1]), np.array([0, 0], np.uint8), pandas.Series([1, 0])],
+    ids=["list", "int", "0", "frame"],
+)
+@pytest.mark.parametrize("name", ["hinge_loss", "squared_hinge_loss", "smooth_hinge_loss", "perceptron_loss"])
+def test_integer_labels_0_and_1_are_refused_with_the_mend(name, y):
+    params, x = LinearParams(jnp.zeros(2), jnp.float32(0)), np.ones((2, 2))
+    for loss_fn in (getattr(losses, name), functools.partial(getattr(losses, name), margin=0.5)):
+        of = functools.partial(jaxhinge.loss, loss_fn=loss_fn)
+        # A constant is concrete under jit and grad too.
+        for call in (of, jax.grad(of), lambda p, x, y, of=of: jax.jit(lambda p: of(p, x, y))(p)):
+            with pytest.raises(ValueError, match=r"y must be -1 and \+1; got integers that hold 0.* 2 \* y - 1\."):
+                call(params, x, y)
+    own = lambda scores, targets: getattr(losses, name)(scores, targets)  # noqa: E731
+    with pytest.raises(ValueError, match=r"2 \* targets - 1"):
+        jaxhinge.loss(params, x, y, loss_fn=own)
+
+
+def test_other_targets_that_hold_0_pass():
+    params, x, y = LinearParams(jnp.zeros(2), jnp.float32(0)), np.ones((2, 2)), np.array([0, 1])
+    expected = jaxhinge.loss(params, x, y.astype(float))
+    for same in (jnp.asarray(y), [0.0, 1.0], [jnp.int32(0), jnp.int32(1)]):
+        assert jaxhinge.loss(params, x, same) == expected
+    assert jax.jit(jaxhinge.loss)(params, x, y) == expected
+    assert float(jaxhinge.loss(params, x, y, loss_fn=losses.epsilon_insensitive_loss, epsilon=0.5)) == 0.25
+    many = LinearParams(jnp.zeros((2, 2)), jnp.zeros(2))
+    assert float(jaxhinge.loss(many, x, y, loss_fn=losses.multiclass_hinge_loss)) == 1
+
+
+def test_a_loss_that_does_not_hash_is_no_known_one():
+    class Own:
+        __hash__ = None
+
+        def __call__(self, scores, y):
+            return (scores - y) ** 2
+
+    assert float(jaxhinge.loss((jnp.zeros(1), 0.0), np.ones((2, 1)), np.array([0, 1]), loss_fn=Own())) == 0.5
+
+
+def test_several_labels_for_each_row(x64):
+    (w, b), x, _, weight = problem(n=12, k=4)
+    y = next(case for case in references.DEFAULT_CASES if case.name == "multilabel_margin_loss").arguments()[1]
+    of = functools.partial(jaxhinge.loss, loss_fn=losses.multilabel_margin_loss)
+    value, gradient = jax.jit(jax.value_and_grad(of))((w, b), x, y, l2=0.3, sample_weight=weight)
+    rows = [references.multilabel_margin_loss(row @ w + b, label) for row, label in zip(x, y.tolist(), strict=True)]
+    np.testing.assert_allclose(value, np.average(rows, weights=weight) + 0.15 * np.sum(w**2), rtol=1e-13)
+    assert gradient[0].shape == (3, 4)
+    one = of((w, b), x[0], y[0])
+    np.testing.assert_allclose(one, rows[0], rtol=1e-13)
+    for wrong in (y[:, 0], y[:, :3], y[:5]):
+        with pytest.raises(ValueError, match=r"y has shape .*need shape \(12, 4\)"):
+            of((w, b), x, wrong)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("case", references.CASES, ids=references.case_id)
+def test_strict_promotion(case, dtype):
+    if case.num_scores > 1 or case.name == "hinge_embedding_loss":
+        return  # not losses of an affine model
+    scores, y = case.arguments()
+    k = scores.shape[1:]
+    params = LinearParams(jnp.ones((2, *k)), jnp.zeros(k))
+    x = jnp.asarray(np.arange(24.0).reshape(12, 2), dtype)
+    options = {"loss_fn": getattr(losses, case.name), "sample_weight": np.ones(12), "l2": 0.1, **case.options}
+    of = lambda params: jaxhinge.loss(params, x, y, regularize_bias=True, **options)  # noqa: E731
+    expected = jax.value_and_grad(of)(params)
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.value_and_grad(of)(params)
+        jax.jit(jax.hessian(of))(params)
+        jaxhinge.predict(params, x)
+        jaxhinge.decision_function(params, np.ones(2))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

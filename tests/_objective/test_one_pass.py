@@ -81,6 +81,41 @@ def test_multiclass(loss_fn, small_blocks):
     check(lambda loss: jax.value_and_grad(loss)(params, x, y, sample_weight=weight, **words), loss_fn)
 
 
+def test_a_power_is_known_while_tracing_and_options_for_each_class_are_not_taken_by_blocks(small_blocks):
+    params, x, y, weight = problem(k=3)
+    squared = {"p": 2, "sample_weight": weight, "margin": 0.5}
+    check(lambda loss: jax.value_and_grad(loss)(params, x, y, **squared), losses.weston_watkins_loss)
+    for_each = {"class_weight": [1.0, 2.0, 3.0], "class_margin": np.array([1.0, 0.5, 2.0])}
+    check(lambda loss: jax.value_and_grad(loss)(params, x, y, **for_each), losses.weston_watkins_loss, loop=False)
+    for bad in (3, jnp.int32(2), [1]):
+        with pytest.raises((TypeError, ValueError), match="p must be"):
+            jh.loss(params, x, y, loss_fn=losses.weston_watkins_loss, p=bad)
+    with pytest.raises(TypeError, match="class_weight must be real numbers"):
+        jh.loss(params, x, y, loss_fn=losses.weston_watkins_loss, class_weight={0: 1.0})
+
+
+def test_several_labels_for_each_row(small_blocks):
+    params, x, y, weight = problem(k=3)
+    lists = np.stack([y, np.where(y > 0, 0, -1), np.full(N, -1)], axis=1)
+    known = losses.multilabel_margin_loss
+    assert one_pass.blockwise_pays(known, x, {})
+    by_blocks, written = (
+        jax.value_and_grad(jh.loss)(params, x, lists, sample_weight=weight, loss_fn=loss_fn)
+        for loss_fn in (known, functools.partial(known, margin=1.0))
+    )
+    # Sums of 71 rows in another order.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=3e-6, atol=3e-6), by_blocks, written)
+
+
+def test_integer_labels_0_and_1_are_refused_and_strict_promotion_is_fine(small_blocks):
+    with pytest.raises(ValueError, match=r"y must be .* 2 \* y - 1"):
+        jh.loss(PARAMS, X, (Y + 1) // 2)
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.value_and_grad(jh.loss)(PARAMS, X.astype(jnp.bfloat16), Y, l2=0.1, subgradient=0.5)
+    expected = jax.value_and_grad(jh.loss)(PARAMS, X.astype(jnp.bfloat16), Y, l2=0.1, subgradient=0.5)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_derivatives_in_everything_else(small_blocks):
     def everything(loss):
         def of(params, x, weight, margin, l2):
@@ -205,16 +240,16 @@ def test_in_a_loop_and_through_it(small_blocks):
 
 def test_what_is_not_taken_by_blocks(small_blocks, monkeypatch):
     hinge = losses.hinge_loss
-    assert one_pass.pays(hinge, X, {"margin": jnp.float32(2), "subgradient": 0.5})
-    assert not one_pass.pays(as_written(hinge), X, {})
-    assert not one_pass.pays(hinge, X, {"margin": np.ones(N)})
-    assert not one_pass.pays(hinge, X[:20], {})
-    assert not one_pass.pays(hinge, X[0], {})
+    assert one_pass.blockwise_pays(hinge, X, {"margin": jnp.float32(2), "subgradient": 0.5})
+    assert not one_pass.blockwise_pays(as_written(hinge), X, {})
+    assert not one_pass.blockwise_pays(hinge, X, {"margin": np.ones(N)})
+    assert not one_pass.blockwise_pays(hinge, X[:20], {})
+    assert not one_pass.blockwise_pays(hinge, X[0], {})
     # A loss that averages over what it is given would see the blocks.
     check_same = [jh.loss(PARAMS, X, Y, margin=m) for m in (2.0, np.full(N, 2.0))]
     np.testing.assert_allclose(*check_same, rtol=1e-6)
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    assert not one_pass.pays(hinge, X, {})
+    assert not one_pass.blockwise_pays(hinge, X, {})
 
 
 def test_rows_of_symbolic_size_are_exported(small_blocks):
@@ -297,5 +332,5 @@ def test_the_rows_are_read_in_blocks_and_nowhere_else():
     wide = [jax.ShapeDtypeStruct((16, *shape.shape), shape.dtype) for shape in shapes[:2]]
     memory = many.lower(*wide, *shapes[2:]).compile().memory_analysis()
     assert memory is not None
-    # Neither the features nor the scores of all lanes, 25 and 6 MB, are ever held.
+    # Neither the features nor the scores of the whole batch of params, 25 and 6 MB, are ever held.
     assert memory.temp_size_in_bytes < 3 * 4 * one_pass._BLOCK

@@ -209,7 +209,7 @@ def test_an_optimizer_that_branches_on_its_numbers_is_compiled_for_each(compilat
     assert names == []
 
 
-def test_hoisting_keeps_what_is_not_a_number() -> None:
+def test_static_parts_keep_what_is_not_a_number() -> None:
     def make(number: float, flag: bool, count: int) -> Any:
         return lambda scale=number, *, shift=2.0: (scale + shift, flag, count, {"a": [number]})
 

@@ -29,8 +29,8 @@ def _epoch(n: int, size: int, blocks: int) -> Any:
 
     @jax.jit
     def rows(key: Any, epoch: Any) -> Any:
-        shuffled, deal = batches.shuffle(key), batches.deal(key, epoch)
-        return jax.vmap(lambda batch: batches.rows(shuffled, deal, batch))(jnp.arange(batches.per_epoch))
+        shuffled, permutation = batches.shuffle(key), batches.permutation(key, epoch)
+        return jax.vmap(lambda batch: batches.rows(shuffled, permutation, batch))(jnp.arange(batches.per_epoch))
 
     return rows
 
@@ -39,9 +39,9 @@ def epoch_rows(
     epoch: int, key: jax.Array = KEY, n: int = N, size: int = BATCH, blocks: int = 1
 ) -> list[np.ndarray[Any, Any]]:
     """The rows of every batch of one epoch, padding removed, block after block."""
-    dealt = _epoch(n, size, blocks)(key, epoch)
+    batches = _epoch(n, size, blocks)(key, epoch)
     first = n // blocks * np.arange(blocks)[:, None]
-    return [(first + rows)[:, real].ravel() for rows, real in zip(*(np.asarray(part) for part in dealt), strict=True)]
+    return [(first + rows)[:, real].ravel() for rows, real in zip(*(np.asarray(part) for part in batches), strict=True)]
 
 
 def sgd_by_hand(
@@ -162,18 +162,18 @@ def test_train_vmaps_over_l2_rates_keys_data_and_weights() -> None:
             key=key, sample_weight=weight,
         )[0]  # fmt: skip
 
-    lanes = (
+    batch = (
         jnp.array([0.01, 0.1, 1.0]),
         jnp.array([0.1, 0.2, 0.05]),
         jax.random.split(KEY, 3),
         jnp.stack([X, 2 * X, -X]),
         jnp.stack([WEIGHT, WEIGHT[::-1], np.ones(N, np.float32)]),
     )
-    together = jax.jit(jax.vmap(run))(*lanes)
+    together = jax.jit(jax.vmap(run))(*batch)
     run = jax.jit(run)
     for i in range(3):
         np.testing.assert_allclose(
-            flat((together.w[i], together.b[i])), flat(run(*(lane[i] for lane in lanes))), rtol=2e-4, atol=1e-5
+            flat((together.w[i], together.b[i])), flat(run(*(argument[i] for argument in batch))), rtol=2e-4, atol=1e-5
         )
 
 
@@ -183,10 +183,10 @@ def test_a_sweep_multiplies_matrices() -> None:
             jh.init_params(D), X, y, l2=l2, optimizer=optax.adam(rate), num_steps=7, batch_size=BATCH, key=KEY
         )[0]
 
-    lanes, columns = jnp.ones(4), jnp.tile(jnp.asarray(Y), (4, 1))
-    for axes, inputs in (((0, 0, None), (lanes, lanes, Y)), ((None, None, 0), (1.0, 1.0, columns))):
+    ones, columns = jnp.ones(4), jnp.tile(jnp.asarray(Y), (4, 1))
+    for axes, inputs in (((0, 0, None), (ones, ones, Y)), ((None, None, 0), (1.0, 1.0, columns))):
         text = str(jax.make_jaxpr(jax.vmap(run, axes))(*inputs))
-        # The rows of a batch are taken once for all four lanes, never once for each.
+        # The rows of a minibatch are gathered once for all four runs, never once for each.
         assert f"f32[{BATCH},{D}] = gather" in text
         assert f"f32[4,{BATCH},{D}]" not in text
         assert f"f32[{BATCH},4]" in text or f"f32[4,{BATCH}]" in text
@@ -311,3 +311,38 @@ def test_bad_input_is_refused_while_tracing() -> None:
         jh.train(params, X, Y, sample_weight=WEIGHT[:, None], **options)
     with pytest.raises(TypeError, match="optimizer must be an optax optimizer"):
         jh.make_train_step(0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["sgd", "lbfgs"])
+def test_strict_promotion_as_far_as_optax_allows(name: str) -> None:
+    # Not adam: optax raises a float to its int32 count.
+    optimizer = getattr(optax, name)(0.1)
+    x, y = jnp.asarray(X), jnp.asarray(Y)
+
+    def run() -> Any:
+        init, step = jh.make_train_step(optimizer)
+        state, metrics = jax.jit(step)(init(jh.init_params(D)), x, y, l2=0.1, sample_weight=WEIGHT)
+        options = {"l2": 0.1, "optimizer": optimizer, "num_steps": 9, "batch_size": BATCH, "key": KEY}
+        return state.params, metrics, jh.train(jh.init_params(D), x, y, sample_weight=WEIGHT, average_from=2, **options)
+
+    expected = run()
+    with jax.numpy_dtype_promotion("strict"):
+        found = run()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_train_refuses_integer_labels_0_and_1() -> None:
+    options = {"l2": 0.1, "optimizer": optax.sgd(0.1), "num_steps": 2, "batch_size": BATCH, "key": KEY}
+    labels = (np.asarray(Y) > 0).astype(int)
+    with pytest.raises(ValueError, match=r"y must be -1 and \+1; got integers that hold 0.* 2 \* y - 1"):
+        jh.train(jh.init_params(D), X, labels, **options)
+    init, step = jh.make_train_step(optax.sgd(0.1))
+    with pytest.raises(ValueError, match="hold 0"):
+        step(init(jh.init_params(D)), X, labels)
+    # Other objectives, and other losses, have targets of their own.
+    jh.train(jh.init_params(D), X, labels, loss_fn=jh.losses.pinball_loss, **options)
+    jh.train(jh.init_params(D), X, labels, **options | {"objective": functools.partial(_own_objective)})
+
+
+def _own_objective(params: Any, x: Any, y: Any, l2: Any, sample_weight: Any = 1.0) -> Any:
+    return jnp.mean(sample_weight * (x @ params[0] - y) ** 2) + l2 * jnp.sum(params[0] ** 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,8 +38,16 @@ def multiclass_hinge_loss(scores, label, margin=1.0):
     return _positive(max(margin + s - scores[label] for j, s in enumerate(scores) if j != label))
 
 
-def weston_watkins_loss(scores, label, margin=1.0):
-    return sum(_positive(margin + s - scores[label]) for j, s in enumerate(scores) if j != label)
+def weston_watkins_loss(scores, label, margin=1.0, p=1, class_weight=None, class_margin=None):
+    weight = 1.0 if class_weight is None else class_weight[label]
+    margin = margin if class_margin is None else margin * class_margin[label]
+    return weight * sum(_positive(margin + s - scores[label]) ** p for j, s in enumerate(scores) if j != label)
+
+
+def multilabel_margin_loss(scores, targets, margin=1.0):
+    right = targets[: targets.index(-1)] if -1 in targets else targets
+    wrong = [j for j in range(len(scores)) if j not in right]
+    return sum(_positive(margin + scores[j] - scores[t]) for t in right for j in wrong) / len(scores)
 
 
 def one_vs_rest_hinge_loss(scores, label, margin=1.0):
@@ -58,11 +66,15 @@ def hinge_embedding_loss(distance, target, margin=1.0):
     return distance if target == 1 else _positive(margin - distance)
 
 
-def triplet_margin_loss(anchor, positive, negative, margin=1.0):
+def triplet_margin_loss(anchor, positive, negative, margin=1.0, p=2, swap=False):
     def distance(a, b):
-        return math.sqrt(sum((u - v + 1e-6) ** 2 for u, v in zip(a, b, strict=True)))
+        sizes = [abs(u - v + 1e-6) for u, v in zip(a, b, strict=True)]
+        return max(sizes) if p == math.inf else sum(size**p for size in sizes) ** (1 / p)
 
-    return _positive(margin + distance(anchor, positive) - distance(anchor, negative))
+    to_negative = distance(anchor, negative)
+    if swap:
+        to_negative = min(to_negative, distance(positive, negative))
+    return _positive(margin + distance(anchor, positive) - to_negative)
 
 
 def epsilon_insensitive_loss(prediction, target, epsilon=0.1):
@@ -82,7 +94,7 @@ class Case(NamedTuple):
     """A loss, the options it is called with, and 12 examples whose scores lie off every kink."""
 
     name: str
-    options: dict[str, float]
+    options: dict[str, Any]
     arguments: Callable[[], tuple[np.ndarray, ...]]
 
     @property
@@ -103,6 +115,13 @@ def _binary():
 def _multiclass():
     rng = np.random.default_rng(1)
     return rng.normal(size=(12, 4)), rng.integers(0, 4, 12)
+
+
+def _multilabel():
+    rng = np.random.default_rng(6)
+    # The right classes, -1, and after it classes that do not count; the last rows have none right, all, and one twice.
+    targets = [[*rng.permutation(4)[:size], -1, *rng.integers(-1, 4, 3)][:4] for size in (1, 2, 3) * 3]
+    return rng.normal(size=(12, 4)), np.array([*targets, [-1, 0, 1, 2], [3, 1, 0, 2], [2, 2, -1, -1]])
 
 
 def _ranking():
@@ -131,12 +150,35 @@ _OPTIONS_AND_ARGUMENTS = {
     "smooth_hinge_loss": ([{}, {"width": 0.5}, {"width": 3.0, "margin": 2.0}], _binary),
     "perceptron_loss": ([{}], _binary),
     "multiclass_hinge_loss": ([{}, {"margin": 0.25}], _multiclass),
-    "weston_watkins_loss": ([{}, {"margin": 0.25}], _multiclass),
+    "weston_watkins_loss": (
+        [
+            {},
+            {"margin": 0.25},
+            {"p": 2},
+            {"class_weight": [0.5, 1.0, 2.0, 0.0]},
+            {"class_margin": [0.5, 1.0, 2.0, 0.0]},
+            {"p": 2, "margin": 0.75, "class_weight": [0.5, 1.0, 2.0, 3.0], "class_margin": [0.5, 1.0, 2.0, 0.25]},
+        ],
+        _multiclass,
+    ),
+    "multilabel_margin_loss": ([{}, {"margin": 0.25}], _multilabel),
     "one_vs_rest_hinge_loss": ([{}, {"margin": 0.25}], _multiclass),
     "multiclass_perceptron_loss": ([{}], _multiclass),
     "margin_ranking_loss": ([{}, {"margin": 1.0}], _ranking),
     "hinge_embedding_loss": ([{}, {"margin": 2.0}], _embedding),
-    "triplet_margin_loss": ([{}, {"margin": 0.25}], _triplet),
+    "triplet_margin_loss": (
+        [
+            {},
+            {"margin": 0.25},
+            {"p": 1},
+            {"p": 1.5},
+            {"p": 5},
+            {"p": math.inf},
+            {"swap": True},
+            {"p": 3, "swap": True, "margin": 2.0},
+        ],
+        _triplet,
+    ),
     "epsilon_insensitive_loss": ([{}, {"epsilon": 0.0}, {"epsilon": 1.0}], _regression),
     "squared_epsilon_insensitive_loss": ([{}, {"epsilon": 1.0}], _regression),
     "pinball_loss": ([{}, {"quantile": 0.9}, {"quantile": 0.0}, {"quantile": 1.0}], _regression),

@@ -24,11 +24,13 @@ SUBGRADIENTS = [0.0, 0.25, 0.5, 1.0]
 MULTICLASS = [
     name for name in losses.__all__ if "multiclass" in name or name in ("weston_watkins_loss", "one_vs_rest_hinge_loss")
 ]
+BINARY = ["hinge_loss", "squared_hinge_loss", "smooth_hinge_loss", "perceptron_loss"]
+OF_SIGNS = [*BINARY, "margin_ranking_loss", "hinge_embedding_loss"]
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=case_id)
 default_cases = pytest.mark.parametrize("case", DEFAULT_CASES, ids=case_id)
 
-WITH_TARGET = [case for case in DEFAULT_CASES if case.name != "triplet_margin_loss"]
+WITH_TARGET = [case for case in DEFAULT_CASES if case.name not in ("triplet_margin_loss", "multilabel_margin_loss")]
 target_cases = pytest.mark.parametrize("case", WITH_TARGET, ids=case_id)
 real_target_cases = pytest.mark.parametrize(
     "case", [case for case in WITH_TARGET if case.name not in MULTICLASS], ids=case_id
@@ -127,34 +129,37 @@ if importlib.util.find_spec("torch"):
     import torch
     import torch.nn.functional as F
 
+    def _torch_weston_watkins(s, t, class_weight=None, **options):
+        weight = None if class_weight is None else torch.tensor(class_weight, dtype=s.dtype)
+        # torch divides by the number of classes.
+        return s.shape[1] * F.multi_margin_loss(s, t, weight=weight, reduction="none", **options)
+
     TORCH = {
-        "hinge_loss": lambda s, t: torch.relu(1 - t * s),
+        "hinge_loss": lambda s, t, margin=1.0: torch.relu(margin - t * s),
         "margin_ranking_loss": functools.partial(F.margin_ranking_loss, reduction="none"),
         "hinge_embedding_loss": functools.partial(F.hinge_embedding_loss, reduction="none"),
         "triplet_margin_loss": functools.partial(F.triplet_margin_loss, reduction="none"),
-        # torch divides by the number of classes.
-        "weston_watkins_loss": lambda s, t: s.shape[1] * F.multi_margin_loss(s, t, reduction="none"),
+        "weston_watkins_loss": _torch_weston_watkins,
+        "multilabel_margin_loss": functools.partial(F.multilabel_margin_loss, reduction="none"),
     }
+    TORCH_CASES = [
+        case
+        for case in CASES
+        if case.name in TORCH
+        and "class_margin" not in case.options
+        and not (case.name == "multilabel_margin_loss" and case.options)
+    ]
 
-    @pytest.mark.parametrize("margin", [None, 0.25])
-    @pytest.mark.parametrize("name", TORCH)
-    def test_values_and_gradients_are_those_of_torch(name, margin, x64):
-        case = next(case for case in DEFAULT_CASES if case.name == name)
-        if margin and name == "hinge_loss":
-            peer, options = (lambda s, t: torch.relu(margin - t * s)), {"margin": margin}
-        elif margin and name == "weston_watkins_loss":
-            peer = lambda s, t: s.shape[1] * F.multi_margin_loss(s, t, margin=margin, reduction="none")  # noqa: E731
-            options = {"margin": margin}
-        else:
-            options = {"margin": margin} if margin else {}
-            peer = functools.partial(TORCH[name], **options)
+    @pytest.mark.parametrize("case", TORCH_CASES, ids=case_id)
+    def test_values_and_gradients_are_those_of_torch(case, x64):
         arguments = [torch.tensor(a) for a in case.arguments()]
         scores = [a.requires_grad_() for a in arguments[: case.num_scores]]
-        expected = peer(*scores, *arguments[case.num_scores :])
+        expected = TORCH[case.name](*scores, *arguments[case.num_scores :], **case.options)
         expected.sum().backward()
         ours = case.arguments()
-        np.testing.assert_allclose(call(case, *ours, **options), expected.detach().numpy(), rtol=1e-13, atol=1e-14)
-        for gradient, score in zip(score_gradients(case, *ours, **options), scores, strict=True):
+        # Some roundings of float64 in sums of a few terms, and in a power and its root.
+        np.testing.assert_allclose(call(case, *ours), expected.detach().numpy(), rtol=1e-13, atol=1e-14)
+        for gradient, score in zip(score_gradients(case, *ours), scores, strict=True):
             np.testing.assert_allclose(gradient, score.grad.numpy(), rtol=1e-12, atol=1e-14)
 
 
@@ -197,6 +202,16 @@ ON_THE_KINK = {
     "multiclass_hinge_loss, tied": (([1.0, 0.0, 0.0], 0), lambda s: [-s, s / 2, s / 2]),
     "multiclass_hinge_loss, first": (([1.0, 0.0, 0.0], 0, {"ties": "first"}), lambda s: [-s, s, 0]),
     "weston_watkins_loss": (([1.0, 0.0, 0.0, 1.0], 0), lambda s: [-1 - 2 * s, s, s, 1]),
+    "weston_watkins_loss, weighted": (
+        ([1.0, 0.0, 1.0], 0, {"class_weight": [2.0, 1.0, 1.0]}),
+        lambda s: [-2 - 2 * s, 2 * s, 2],
+    ),
+    "weston_watkins_loss, class margin": (
+        ([1.0, -1.0, 1.0], 0, {"class_margin": [2.0, 1.0, 1.0]}),
+        lambda s: [-1 - s, s, 1],
+    ),
+    "weston_watkins_loss, squared": (([1.0, 0.0, 0.5], 0, {"p": 2}), lambda s: [-1, 0, 1]),
+    "multilabel_margin_loss": (([1.0, 0.0, 1.0, 0.0], [0, 2, -1, 1]), lambda s: [-s / 2, s / 2, -s / 2, s / 2]),
     "one_vs_rest_hinge_loss": (([1.0, -1.0, -2.0, 0.0], 0), lambda s: [-s, s, 0, 1]),
     "multiclass_perceptron_loss": (([0.0, 0.0, 0.0], 1), lambda s: [s / 2, -s, s / 2]),
     "margin_ranking_loss": ((0.5, 0.5, 1), lambda s: -s),
@@ -335,6 +350,9 @@ INFINITE = [
     ("epsilon_insensitive_loss", (INF, 0.0), INF, 1),
     ("epsilon_insensitive_loss", (-INF, 0.0), INF, -1),
     ("epsilon_insensitive_loss", (0.0, INF), INF, -1),
+    ("multilabel_margin_loss", ([INF, 0], [0, -1]), 0, [0, 0]),
+    ("multilabel_margin_loss", ([-INF, 0], [0, -1]), INF, [-0.5, 0.5]),
+    ("multilabel_margin_loss", ([INF, INF, 0, -INF], [0, 1, -1, -1]), 0, [0, 0, 0, 0]),
     ("squared_epsilon_insensitive_loss", (INF, 0.0), INF, INF),
     ("squared_epsilon_insensitive_loss", (0.0, INF), INF, -INF),
     ("pinball_loss", (INF, 0.0), INF, 0.5),
@@ -390,7 +408,7 @@ def test_a_label_that_is_no_class_gives_nan(name, label):
 
 
 def test_a_target_that_is_no_sign_gives_nan_in_the_embedding():
-    value, gradient = jax.value_and_grad(losses.hinge_embedding_loss)(0.5, 0)
+    value, gradient = jax.value_and_grad(losses.hinge_embedding_loss)(0.5, 0.0)
     assert np.isnan(value)
     assert np.isnan(gradient)
 
@@ -416,12 +434,297 @@ def test_two_classes_are_the_binary_hinge_of_the_difference(name, s):
     np.testing.assert_array_equal(*(jax.grad(lambda z, f=f: f(z).sum())(scores) for f in (multiclass, binary)))
 
 
-def test_distance_0_has_gradient_0():
+# The distance of triplets
+
+ORDERS = [1, 1.5, 2, 3, INF]
+orders = pytest.mark.parametrize("p", [*ORDERS, *(np.float32(p) for p in ORDERS), *(jnp.float32(p) for p in ORDERS)])
+# Options are numbers of this process and arrays: in the latter case one formula stands for all orders.
+
+
+@orders
+def test_distance_0_has_gradient_0(p):
     # The offset of 1e-6 moves the point of distance 0 away from the anchor itself.
     anchor, positive = jnp.zeros(2), jnp.full(2, 1e-6, jnp.float32)
-    gradients = jax.grad(losses.triplet_margin_loss, (0, 1))(anchor, positive, jnp.array([1.0, 0.0]))
+    gradients = jax.grad(losses.triplet_margin_loss, (0, 1))(anchor, positive, jnp.array([1.0, 0.0]), p=p)
     np.testing.assert_array_equal(gradients[1], [0, 0])
     assert np.isfinite(gradients[0]).all()
+
+
+@orders
+def test_a_coordinate_without_difference_has_slope_0(p):
+    point = jnp.array([-1e-6, 4.0], jnp.float32)  # less 1e-6, the first difference is 0
+    gradient = jax.grad(losses.triplet_margin_loss, 1)(jnp.zeros(2), point, jnp.zeros(2), p=p)
+    gradient_of_other = jax.grad(losses.triplet_margin_loss, 1)(jnp.zeros(2), -point, jnp.zeros(2), p=p)
+    assert gradient[1] == 1
+    assert np.isfinite(gradient_of_other).all()
+
+
+@orders
+def test_infinite_and_huge_points(p):
+    loss = jax.value_and_grad(functools.partial(losses.triplet_margin_loss, p=p), (0, 1, 2))
+    here, near = jnp.zeros(2), jnp.array([0.0, 3.0])
+    value, slopes = loss(here, near, jnp.array([INF, 0.0]))
+    assert value == 0
+    np.testing.assert_array_equal(slopes, np.zeros((3, 2)))
+    value, slopes = loss(here, jnp.array([-INF, 0.0]), near)
+    assert value == INF
+    # The slope in a coordinate that is not infinite is 0, but for p = 1, where it is that of the offset.
+    np.testing.assert_array_equal(slopes[1], [-1, -1 if p == 1 else 0])
+    assert loss(here, jnp.array([INF, 0.0]), jnp.array([NAN, 0.0]))[0].dtype == jnp.float32
+    assert np.isnan(loss(here, jnp.array([INF, 0.0]), jnp.array([NAN, 0.0]))[0])
+    # Squares of 1e30 overflow in float32.
+    value, slopes = loss(here, jnp.full(2, -1e30), jnp.array([1e30, 0.0]))
+    # The exact norm of two equal coordinates; a power and its root round some times.
+    np.testing.assert_allclose(value, 1e30 * 2 ** (1 / p) - 1e30, rtol=2e-6, atol=1e25)
+    assert np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize("p", [1.5, 2, 3, jnp.float32(2)])
+def test_second_derivatives_of_the_distance(p, x64):
+    points = jnp.asarray(np.random.default_rng(8).normal(size=(3, 4, 5)))
+    check_grads(functools.partial(losses.triplet_margin_loss, p=p), tuple(points), order=2, eps=1e-6, rtol=1e-4)
+
+
+def test_the_order_of_the_norm_is_traced_and_does_not_recompile(compilations):
+    points = [jnp.asarray(a, jnp.float32) for a in np.random.default_rng(7).normal(size=(3, 4, 5))]
+    loss = jax.value_and_grad(lambda anchor, p: losses.triplet_margin_loss(anchor, *points[1:], p=p).sum())
+    traced = jax.jit(loss)
+    with compilations() as names:
+        found = [traced(points[0], p) for p in (1.0, 1.5, 2.0, 3.0, INF)]
+    assert len(names) == 1
+    batch = jax.vmap(loss, (None, 0))(points[0], jnp.array(ORDERS))
+    for i, p in enumerate(ORDERS):
+        for value, slope in (found[i], (batch[0][i], batch[1][i])):
+            expected = loss(points[0], p)
+            # Powers by other formulas, each within some roundings of float32.
+            np.testing.assert_allclose(value, expected[0], rtol=5e-6)
+            np.testing.assert_allclose(slope, expected[1], rtol=1e-4, atol=2e-6)
+    assert float(jax.grad(lambda p: losses.triplet_margin_loss(*points, p=p).sum())(2.0)) == 0
+
+
+@pytest.mark.parametrize("p", [INF, jnp.float32(INF)])
+def test_largest_coordinates_share_the_slope(p):
+    gradient = jax.grad(losses.triplet_margin_loss, 1)(jnp.zeros(3), jnp.full(3, -8e9), jnp.full(3, 0.5), p=p)
+    np.testing.assert_allclose(gradient, [-1 / 3] * 3, rtol=1e-6)
+
+
+def test_swap_takes_the_smaller_distance_and_halves_the_slope_of_a_tie():
+    loss = functools.partial(losses.triplet_margin_loss, swap=True)
+    # The negative lies between the others; then in the middle above them, at the same distance of both but for 1e-6.
+    anchor, positive = jnp.array([0.0]), jnp.array([4.0])
+    assert float(loss(anchor, positive, jnp.array([3.0]))) == pytest.approx(1 + 4 - 1, abs=1e-5)
+    assert float(losses.triplet_margin_loss(anchor, positive, jnp.array([3.0]))) == pytest.approx(1 + 4 - 3, abs=1e-5)
+    # Both distances to the negative are 2**20 exactly: 1e-6 is lost.
+    anchor, positive = jnp.array([0.0, 0.0]), jnp.array([0.0, 0.0])
+    slopes = jax.grad(loss, (0, 1, 2))(anchor, positive, jnp.array([2.0**20, 0.0]), margin=2.0**21)
+    np.testing.assert_allclose(slopes[2], [-1, 0], atol=1e-6)
+    np.testing.assert_allclose(slopes[0] + slopes[1], [1, 0], atol=1e-6)
+    # |a - p| is 1e-6 in both coordinates, with slopes of opposite sign in a and p, beside a half for each.
+    np.testing.assert_allclose((slopes[0] - slopes[1])[0], 2**0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("swap", ["yes", None, 1])
+def test_swap_is_a_choice_known_while_tracing(swap):
+    with pytest.raises(TypeError, match="swap must be True or False"):
+        losses.triplet_margin_loss(np.ones(2), np.ones(2), np.ones(2), swap=swap)
+
+
+@pytest.mark.parametrize("p", [0.5, 0, -1, NAN, -INF])
+def test_an_order_below_1_is_refused(p):
+    with pytest.raises(ValueError, match="p must be the order of the norm"):
+        losses.triplet_margin_loss(np.ones(2), np.ones(2), np.ones(2), p=p)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 0)])
+def test_points_without_coordinates_are_refused(shape):
+    with pytest.raises(ValueError, match="at least one coordinate"):
+        losses.triplet_margin_loss(np.ones(shape), np.ones(shape), np.ones(shape))
+
+
+# Classes: several right at once, powers, and options for each class
+
+
+@pytest.mark.parametrize("targets", [[-2, 0, 1], [3, -1, -1], [0, 1, 300], [0, -1, 7]])
+def test_a_class_that_is_none_gives_nan_in_the_multilabel_loss(targets):
+    value, gradient = jax.value_and_grad(losses.multilabel_margin_loss)(jnp.array([1.0, 2.0, 3.0]), jnp.array(targets))
+    assert np.isnan(value)
+    assert np.isnan(gradient).all()
+
+
+@pytest.mark.parametrize("targets", [[-1, 0, 1], [2, 0, 1]])
+def test_no_right_class_and_only_right_ones_have_loss_0(targets):
+    scores = jnp.array([1.0, 2.0, 3.0])
+    value, gradient = jax.value_and_grad(losses.multilabel_margin_loss)(scores, jnp.array(targets))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, np.zeros(3))
+    assert np.isnan(losses.multilabel_margin_loss(scores.at[1].set(NAN), jnp.array(targets)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int64", "uint8", "uint64"])
+def test_multilabel_targets_of_any_integer_dtype(dtype):
+    scores = jnp.arange(200.0)
+    targets = np.zeros(200, dtype) if dtype.startswith("u") else np.full(200, -1, dtype)
+    targets[:2] = [100, 7]
+    expected = losses.multilabel_margin_loss(scores, targets.astype(np.int32))
+    np.testing.assert_array_equal(losses.multilabel_margin_loss(scores, targets), expected)
+
+
+def test_multilabel_sums_do_not_overflow_in_float16():
+    scores = jnp.zeros(1000, jnp.float16).at[:500].set(1)
+    targets = jnp.where(jnp.arange(1000) < 500, jnp.arange(1000) + 500, -1)
+    value = losses.multilabel_margin_loss(scores, targets)
+    assert value.dtype == jnp.float16
+    assert float(value) == 500 * 500 * 2 / 1000  # 500,000 before the division
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "message"),
+    [
+        ((4, 3), (4,), r"\(4,\).*\(4, 3\).*multiclass_hinge_loss"),
+        ((4, 3), (4, 2), r"\(4, 2\).*\(4, 3\)"),
+        ((4, 3), (3,), r"\(3,\).*\(4, 3\)"),
+        ((), (), "at least one class"),
+        ((4, 0), (4, 0), "at least one class"),
+    ],
+)
+def test_multilabel_targets_of_another_shape_are_refused(scores, targets, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(losses.multilabel_margin_loss, jnp.zeros(scores), jnp.zeros(targets, int))
+
+
+def test_empty_batches_have_no_losses():
+    assert losses.multilabel_margin_loss(np.zeros((0, 3)), np.zeros((0, 3), int)).shape == (0,)
+    assert losses.weston_watkins_loss(np.zeros((0, 3)), np.zeros(0, int), p=2, class_weight=np.ones(3)).shape == (0,)
+    assert losses.triplet_margin_loss(*np.zeros((3, 0, 2)), p=3, swap=True).shape == (0,)
+
+
+@pytest.mark.parametrize("p", [0, 3, -1, 10**400])
+def test_a_power_that_is_neither_1_nor_2_is_refused(p):
+    with pytest.raises(ValueError, match="p must be 1, or 2"):
+        losses.weston_watkins_loss(np.zeros(3), 0, p=p)
+
+
+@pytest.mark.parametrize("p", [2.0, True, None, "2", jnp.int32(2)])
+def test_a_power_is_an_integer_known_before_tracing(p):
+    with pytest.raises(TypeError, match="p must be a Python integer"):
+        losses.weston_watkins_loss(np.zeros(3), 0, p=p)
+
+
+@pytest.mark.parametrize("name", ["class_weight", "class_margin"])
+@pytest.mark.parametrize("shape", [(), (4,), (1, 3), (3, 1), (2,)])
+def test_options_for_each_class_have_its_shape(name, shape):
+    # Also with as many rows as numbers: options for each row are another thing.
+    with pytest.raises(ValueError, match=rf"{name} must have shape \(3,\)"):
+        losses.weston_watkins_loss(np.zeros((4, 3)), np.zeros(4, int), **{name: np.ones(shape)})
+    with pytest.raises(TypeError, match=f"{name} must be real numbers"):
+        losses.weston_watkins_loss(np.zeros((4, 3)), np.zeros(4, int), **{name: {0: 1.0}})
+
+
+def test_options_for_each_class_do_not_recompile_and_are_differentiable(compilations):
+    scores, labels = jnp.array([[0.0, 0.5], [1.0, 0.0]]), jnp.array([0, 1])
+    loss = lambda *options: losses.weston_watkins_loss(scores, labels, p=2, **dict(zip(NAMES, options, strict=True)))  # noqa: E731
+    slopes = jax.jit(jax.grad(lambda *options: loss(*options).sum(), (0, 1)))
+    NAMES = ("class_weight", "class_margin")
+    with compilations() as names:
+        weight, margin = slopes(jnp.ones(2), jnp.ones(2))
+        slopes(jnp.array([0.5, 2.0]), jnp.array([3.0, 1.0]))
+    assert len(names) == 1
+    np.testing.assert_array_equal(weight, [1.5**2, 2.0**2])
+    np.testing.assert_array_equal(margin, [2 * 1.5, 2 * 2.0])
+
+
+@pytest.mark.parametrize(("s", "expected"), [(0.0, 0), (0.5, 0.5), (1.0, 2)])
+def test_second_derivative_of_the_squared_weston_watkins_loss_on_its_kink(s, expected):
+    hessian = jax.hessian(losses.weston_watkins_loss)(jnp.array([1.0, 0.0]), 0, p=2, subgradient=s)
+    np.testing.assert_array_equal(hessian, [[expected, -expected], [-expected, expected]])
+
+
+# Labels 0 and 1 for the targets -1 and +1
+
+
+def _of_signs(name, targets, **options):
+    scores = jnp.linspace(-1, 2, np.size(targets)).reshape(np.shape(targets))
+    scores = (scores, scores) if name == "margin_ranking_loss" else (scores,)
+    return getattr(losses, name)(*scores, targets, **options)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        0,
+        [0, 1],
+        (1, 0),
+        [[0, 1], [1, 1]],
+        [0, 0],
+        [np.int64(0), np.int64(1)],
+        np.int8(0),
+        np.array([0, 1]),
+        np.uint8([1, 0]),
+        pandas.Series([0, 1]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", OF_SIGNS)
+def test_integer_labels_0_and_1_are_refused_with_the_mend(name, targets):
+    with pytest.raises(ValueError, match=r"targets must be -1 and \+1; got integers that hold 0.* 2 \* targets - 1\."):
+        _of_signs(name, targets)
+    with pytest.raises(ValueError, match="hold 0"):  # a constant is concrete inside jit too
+        jax.jit(lambda: _of_signs(name, targets))()
+
+
+@pytest.mark.parametrize("name", OF_SIGNS)
+def test_integer_targets_of_three_kinds_are_refused_with_another_mend(name):
+    with pytest.raises(ValueError, match="drop them, or pass floats"):
+        _of_signs(name, np.sign([3, 0, -2]))
+
+
+@pytest.mark.parametrize("name", OF_SIGNS)
+def test_floats_jax_arrays_and_tracers_that_hold_0_pass(name):
+    zero_one = np.array([0, 1])
+    for targets in (0.0, [0.0, 1.0], zero_one.astype(float), jnp.asarray(zero_one), jnp.int32(0), [jnp.int32(0), 1]):
+        assert _of_signs(name, targets).shape == np.shape(targets)
+    expected = _of_signs(name, jnp.asarray(zero_one))
+    np.testing.assert_array_equal(jax.jit(functools.partial(_of_signs, name))(zero_one), expected)
+    assert jax.vmap(functools.partial(_of_signs, name))(zero_one).shape == (2,)
+    assert _of_signs(name, np.array([], int)).shape == (0,)
+
+
+# JAX's own checks
+
+
+@pytest.mark.parametrize("ties", ["uniform", "first"])
+@pytest.mark.parametrize("name", ["multiclass_hinge_loss", "multiclass_perceptron_loss"])
+def test_ties_under_strict_promotion(name, ties):
+    with jax.numpy_dtype_promotion("strict"), jax.debug_infs(True):
+        slope = jax.grad(getattr(losses, name))(jnp.zeros(3, jnp.bfloat16), 0, ties=ties, subgradient=1)
+    np.testing.assert_array_equal(slope, [-1, 0.5, 0.5] if ties == "uniform" else [-1, 1, 0])
+
+
+@all_cases
+def test_strict_promotion_and_checks_for_nan_and_infinity(case):
+    arguments = in_dtype(case, jnp.float32)
+    expected = call(case, *arguments), score_gradients(case, *arguments)
+    with jax.numpy_dtype_promotion("strict"), jax.debug_nans(True), jax.debug_infs(True):
+        found = call(case, *arguments), score_gradients(case, *arguments)
+        compiled = jax.jit(lambda *a: (call(case, *a), score_gradients(case, *a)))(*arguments)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(compiled[0], expected[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@all_cases
+def test_strict_promotion_of_narrow_scores(case, dtype):
+    arguments = in_dtype(case, dtype)
+    # The first score is wider than the rest where there are several.
+    mixed = [arguments[0].astype(jnp.float32), *arguments[1:]] if case.num_scores > 1 else arguments
+    with jax.numpy_dtype_promotion("strict"):
+        for some in (arguments, mixed):
+            value, gradients = call(case, *some), score_gradients(case, *some)
+            assert value.dtype == some[0].dtype
+            assert [gradient.dtype for gradient in gradients] == [score.dtype for score in some[: case.num_scores]]
+        call(case, *case.arguments())
+        call(case, *(argument.tolist() for argument in case.arguments()))
 
 
 # Transformations
@@ -563,8 +866,10 @@ def test_one_example_without_an_axis(case):
 def test_column_targets_are_refused_inside_jit_naming_both_shapes(case):
     arguments = in_dtype(case, jnp.float32)
     arguments[-1] = arguments[-1][:, None]
-    shape = r"\(12, 1, 5\)" if case.name == "triplet_margin_loss" else r"\(12, 1\)"
-    other = {"triplet_margin_loss": r"\(12, 5\)"}.get(
+    shape = {"triplet_margin_loss": r"\(12, 1, 5\)", "multilabel_margin_loss": r"\(12, 1, 4\)"}.get(
+        case.name, r"\(12, 1\)"
+    )
+    other = {"triplet_margin_loss": r"\(12, 5\)", "multilabel_margin_loss": r"\(12, 4\)"}.get(
         case.name, r"\(12, 4\)" if case.name in MULTICLASS else r"\(12,\)"
     )
     with pytest.raises(ValueError, match=f"{shape}.*{other}"):
@@ -705,12 +1010,17 @@ def _value_and_slope(name):
 
 def _draw_rows(data, case):
     """Scores at two places and the other arguments, for six examples."""
-    shape = (6, 3) if case.name in MULTICLASS else (6,)
+    shape = (6, 3) if case.name in [*MULTICLASS, "multilabel_margin_loss"] else (6,)
     scores = st.lists(quarters, min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
     u, v = (np.float32(data.draw(scores)).reshape(shape) for _ in range(2))
     signs = st.lists(st.sampled_from([-1, 1]), min_size=6, max_size=6)
     if case.name in MULTICLASS:
         rest = (np.int32(data.draw(st.lists(st.integers(0, 2), min_size=6, max_size=6))),)
+    elif case.name == "multilabel_margin_loss":
+        lists = st.permutations(range(3)).flatmap(
+            lambda order: st.sampled_from([order[:i] + [-1] * 3 for i in range(4)])
+        )
+        rest = (np.int32([data.draw(lists)[:3] for _ in range(6)]),)
     elif case.name == "margin_ranking_loss":
         rest = (np.float32(data.draw(st.lists(quarters, min_size=6, max_size=6))), np.int32(data.draw(signs)))
     elif "epsilon" in case.name or "pinball" in case.name:
@@ -726,7 +1036,7 @@ def test_losses_are_convex_and_gradients_are_subgradients(case, data, s):
     u, v, rest = _draw_rows(data, case)
     f = _value_and_slope(case.name)
     (at_u, slope), (at_v, _), (between, _) = f(u, rest, s), f(v, rest, s), f((u + v) / 2, rest, s)
-    # Epsilon is 0.1, no dyadic fraction, and ties in thirds are none either: a rounding or two.
+    # Epsilon is 0.1, no dyadic fraction, and neither are ties in thirds or a third of a sum: a rounding or two.
     rounding = 4e-6
     inner = np.sum(np.reshape(slope * (v - u), (6, -1)), axis=1)
     assert (at_v >= at_u + inner - rounding).all()
