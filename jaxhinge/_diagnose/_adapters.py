@@ -35,8 +35,8 @@ def adapt_arguments(
       arguments: The order in which `function` takes `w`, `b`, `x` and `y`, and the names of further ones, such as
         `"w x y reg"`. Without `b` the model has no bias (say `fit_intercept=False` to `diagnose`), unless `bias` says
         where it is.
-      bias: `"separate"`; or `"last"` or `"first"` where `w` holds the bias as its last or first entry (row), and `x` has
-        a column of ones there.
+      bias: `"separate"`; or `"last"` or `"first"` where `w` holds the bias as its last or first entry (row), and `x`
+        has a column of ones there.
       column_labels: Whether `y` is wanted as `(n, 1)`.
       classes_first: Whether the weights are `(k, d)`.
       row_by_row: Whether `function` takes one row `x` `(d,)` and its `y`; the mean over the rows is taken.
@@ -148,8 +148,8 @@ def module_gradient(module: Any, loss: Callable[[Any, Any], Any]) -> Callable[..
     The parameters of the module are set to `w` and `b` for each call, and put back after it.
 
     Args:
-      module: A `torch.nn.Module` with one matrix of weights `(1, d)` or `(k, d)`, and with a bias or without one (then say
-        `fit_intercept=False`).
+      module: A `torch.nn.Module` with one matrix of weights `(1, d)` or `(k, d)`, and with a bias or without one (then
+        say `fit_intercept=False`).
       loss: `loss(output, y)`, one number, with `output` as the module returns it and `y` in its dtype (labels of
         classes in int64); the regulariser included.
 

@@ -161,8 +161,8 @@ _COMMON = {
         "The weights get no gradient from the data, though the bias does.", "dw += X.T @ push / n"
     ),
     "gradient_zero": Advice(
-        "The gradient is 0 at every point that was tried: a graph that was cut (detach, item, float, a copy), or a loss "
-        "that does not use the w and b that it is given.",
+        "The gradient is 0 at every point that was tried: a graph that was cut (detach, item, float, a copy), or a "
+        "loss that does not use the w and b that it is given.",
         "compute the loss from the w and b that are passed in, without detaching or converting them",
     ),
     "update_returned": Advice(
@@ -300,8 +300,8 @@ _MULTICLASS |= {
         "np.maximum(0, margins)   # np.max(margins, 0) is a maximum over axis 0",
     ),
     "label_column_overwritten": Advice(
-        "The push of the label's column is overwritten: where the largest class is the label itself, +1 takes the place "
-        "of -1.",
+        "The push of the label's column is overwritten: where the largest class is the label itself, +1 takes the "
+        "place of -1.",
         "g[y] -= 1; g[margins.argmax()] += 1   # += and -=, and only where the margin is violated",
     ),
     "label_pushed_by_every_row": Advice(

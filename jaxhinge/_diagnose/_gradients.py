@@ -174,9 +174,7 @@ def _contributions(
     return found
 
 
-def _over_coordinates(
-    point: Point, recipe: Recipe, pushes: Pushes, bias_pushes: Pushes, features: int | None
-) -> _Rows:
+def _over_coordinates(point: Point, recipe: Recipe, pushes: Pushes, bias_pushes: Pushes, features: int | None) -> _Rows:
     x = pushes.x[:, :features]
     fixed = _flat(x.T @ pushes.fixed, _bias_sum(bias_pushes, bias_pushes.fixed))
     size = _flat(np.abs(x).T @ pushes.size, np.sum(bias_pushes.size, axis=0))

@@ -15,7 +15,6 @@ from jaxhinge._diagnose._objective import Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
 
-
 # Features on which a recipe is screened, where there are many.
 _SCREENED = 24
 
@@ -142,10 +141,11 @@ class Search:
         # Differences need not be a subgradient at a kink of the recipe, but each is between its bounds.
         low, high = (np.array(bounds) for bounds in zip(*(one.bounds() for one in sets), strict=True))
         slack = sets[0].tolerance
-        return bool(np.all(gradient >= np.min(low, axis=0) - slack) and np.all(gradient <= np.max(high, axis=0) + slack))
+        low, high = np.min(low, axis=0) - slack, np.max(high, axis=0) + slack
+        return bool(np.all(gradient >= low) and np.all(gradient <= high))
 
     def _point(self, item: Evidence, reading: Reading) -> Point:
-        """The point that the function is taken to compute at, the same object each time, for it keeps what was tried."""
+        """The point that the function is taken to compute at: one object for each, for it keeps what was tried."""
         if reading == "as_given":
             return item.probe.point
         key = id(item), reading
