@@ -164,7 +164,7 @@ class Search:
         return [one for one in found.values() if list(PRECISIONS).index(one.precision) == finest]
 
     def _without_bias(self) -> Iterator[Alteration]:
-        """Where no bias came back and none is read, which is one decision of the author, whatever else is wrong."""
+        """A model without a bias, where no gradient of it came back: one decision, whatever else is wrong."""
         if any("bias_gradient_missing" not in item.returned.trouble for item in self.evidence):
             return
         folded = Alteration(_NO_BIAS, {"bias": "zero", "margin_bias": 0.0})
