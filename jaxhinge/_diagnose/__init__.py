@@ -13,7 +13,7 @@ from jaxhinge._diagnose._diagnosis import Diagnosis
 from jaxhinge._diagnose._examine import Examination, Patient
 from jaxhinge._diagnose._objective import objective_of
 from jaxhinge._diagnose._point import checked_labels, checked_point
-from jaxhinge._diagnose._user_loss import coarse, difference_gradient, jax_gradient, kink_places, traces
+from jaxhinge._diagnose._user_loss import coarse, difference_gradient, jax_gradient, kink_places, narrower, traces
 from jaxhinge._diagnose._written import not_judged
 from jaxhinge.losses import hinge_loss
 
@@ -138,8 +138,9 @@ def diagnose_loss(
 
     A loss that JAX can trace is differentiated in float64, so that what its gradient does at the
     kink is judged too. Any other is judged by differences of its values, away from kinks; for
-    that they must be float64, and where they are float32 nothing is judged: the cause is "unknown", and
-    the report says why. Either way a kink that sits at another margin than it should is found.
+    that they must be float64. Losses in float32 are not judged: the cause is "unknown", and the report says
+    why. Either way a kink that sits at another margin than it should is found. Differences take two
+    calls for each weight, so that of very many features only the first are judged; the report says so.
 
     Args:
       user_loss: `user_loss(w, b, x, y)`, one number, regularisation included; `adapt_arguments` brings other arguments
@@ -177,11 +178,16 @@ def diagnose_loss(
     traced = traces(user_loss, own, calling)
     if not traced and coarse(user_loss, own, calling):
         return not_judged(own, objective)
+    narrowed = None if traced else narrower(user_loss, own, calling)
+    own = narrowed or own
     places = kink_places(user_loss, own, objective, calling)
     kink = places[0] if len(places) == 1 else None
     gradient = (jax_gradient if traced else difference_gradient)(user_loss, calling)
     patient = Patient(user_loss, gradient, names, is_loss=True, kink=kink, beside_kinks=traced)
     diagnosis = Examination(patient, own, objective).diagnosis()
+    if narrowed is not None:
+        note = f"It was judged on your first {len(own.w)} features, for differences take two calls for each weight."
+        diagnosis = replace(diagnosis, findings=(*diagnosis.findings, note))
     if diagnosis.ok or not places or places == [objective.margin]:
         return diagnosis
     found = " and ".join(f"{place:g}" for place in places)

@@ -126,11 +126,11 @@ def _one_mask(
     count, total = len(margins), float(np.sum(margins))
     required = objective.margin * (count if recipe.rows == "one_mask_of_mean" else 1.0)
     every = replace(pushes, fixed=push[:, None], groups=[], size=np.abs(push)[:, None], active=(count, count))
-    nobody = replace(every, fixed=0.0 * every.fixed, active=(0, 0))
+    no_row = replace(every, fixed=0.0 * every.fixed, active=(0, 0))
     if abs(required - total) <= float(np.sum(slack)):
         half = replace(every, fixed=0.5 * every.fixed)
-        return [every, nobody, half]
-    return [every if total < required else nobody]
+        return [every, no_row, half]
+    return [every if total < required else no_row]
 
 
 def _pairs_by_label(point: Point, objective: Objective, recipe: Recipe, scores: Array, slack: Array) -> Pushes:

@@ -34,7 +34,7 @@ class Calling:
     weights: str | None = None
 
     def arguments(self, point: Point, *, bias_as_number: bool = False) -> tuple[list[Any], dict[str, Any]]:
-        """Copies, so that a function that writes into its arguments changes nothing here."""
+        """Copies, so that a function that writes into its arguments leaves the point as it is."""
         y = point.y.copy()
         if self.labels is not None:
             y = self.labels[(y > 0.0).astype(int) if y.dtype.kind == "f" else y]

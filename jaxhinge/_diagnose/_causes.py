@@ -329,7 +329,7 @@ _CRAMMER_SINGER = {
         "margins[np.arange(n), y] = -np.inf   # before argmax",
     ),
     "label_count_forgotten": Advice(
-        "The column of the label gets nothing: -x_i is missing there.", "push[np.arange(n), y] -= 1"
+        "The column of the label gets no push: -x_i is missing there.", "push[np.arange(n), y] -= 1"
     ),
 }
 

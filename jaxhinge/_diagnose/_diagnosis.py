@@ -36,7 +36,8 @@ class Diagnosis(Facts):
       num_points: At how many points it was judged.
       loss_ok: Whether the losses that came with the gradients (or, for `diagnose_loss`, the values of the loss) are
         those of the objective; None where no loss was returned. `ok` speaks of the gradient alone.
-      curve: Where the cause is "unknown", the measured push of one row over its margin, and the right one; else None.
+      curve: Where the cause is "unknown", the measured push of one row over its margin, beside the right one; else
+        None.
     """
 
     def __bool__(self) -> bool:

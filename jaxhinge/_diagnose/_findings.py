@@ -146,7 +146,7 @@ def puzzled(
         fine = dict.fromkeys(item.probe.name for item in judged if item not in wrong)
         bad = dict.fromkeys(item.probe.name for item in wrong)
         notes.append(f"Valid at: {', '.join(fine)}. Not valid at: {', '.join(bad)}.")
-    return notes or _mixed(judged, objective, precision, called)
+    return notes + _mixed(judged, objective, precision, called)
 
 
 def _mixed(

@@ -26,8 +26,10 @@ from jaxhinge._diagnose._sizes import named_sizes, rounded
 # The simplest first: where all points have as many rows, the powers of `n` cannot be told apart.
 _POWERS = (0, 1, -1)
 _MOST_POINTS = 12
-# Coordinates, and features, of the quick tests.
-_ENOUGH, _FEATURES = 512, 24
+# Coordinates that the test of one point looks at.
+_ENOUGH = 512
+# Features that the test of a core looks at.
+_FEATURES = 24
 # Parts that a fit replaces; a recipe that changes them is not fitted.
 _OF_SIZE = {"divisor", "shrinkage", "bias_shrinkage", "bias", "whole_sign", "shrinkage_rows", "weights"}
 

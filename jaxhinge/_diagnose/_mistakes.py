@@ -157,7 +157,7 @@ def _one_hinge_of_all() -> _Found:
 
 def _regression(objective: Objective) -> _Found:
     if objective.sides != (0.5, 0.5) and objective.sides[0] != objective.sides[1]:
-        yield "residual_sign_flipped", {"score_sign": -1.0}
+        yield "residual_sign_flipped", {"score_sign": -1.0, "data_sign": -1.0}
 
 
 def _multiclass(objective: Objective) -> _Found:

@@ -167,10 +167,10 @@ def _one_hinge_of_all(point: Point, objective: Objective, rival: str, pushes: Pu
     else:
         total, push = float(np.sum(wrong)), (1.0 - label) - label * (point.num_classes - 1)
     every = replace(pushes, fixed=push, groups=[], size=np.abs(push), active=(count, count))
-    nobody = replace(every, fixed=0.0 * push, active=(0, 0))
+    no_row = replace(every, fixed=0.0 * push, active=(0, 0))
     if abs(total) <= float(np.sum(given.slack)):
-        return [every, nobody]
-    return [every if total > 0.0 else nobody]
+        return [every, no_row]
+    return [every if total > 0.0 else no_row]
 
 
 def _worst_of_class(point: Point, objective: Objective, given: Scores) -> Pushes:

@@ -135,7 +135,7 @@ def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
 
 
 def _parts(value: Any, point: Point) -> tuple[Any, tuple[Any, Any]]:
-    """The loss, None where none came, and the gradients of `w` and `b`, None for a bias that was left out."""
+    """The loss and the gradients of `w` and `b`; None for a loss or a bias that did not come."""
     if value is None:
         raise WrongShape("It returned None. Is the return statement missing?")
     if isinstance(value, Mapping):

@@ -141,12 +141,11 @@ class Search:
         # Differences need not be a subgradient at a kink of the recipe, but each is between its bounds.
         low, high = (np.array(bounds) for bounds in zip(*(one.bounds() for one in sets), strict=True))
         slack = sets[0].tolerance
-        return bool(
-            np.all(gradient >= np.min(low, axis=0) - slack) and np.all(gradient <= np.max(high, axis=0) + slack)
-        )
+        low, high = np.min(low, axis=0) - slack, np.max(high, axis=0) + slack
+        return bool(np.all(gradient >= low) and np.all(gradient <= high))
 
     def _point(self, item: Evidence, reading: Reading) -> Point:
-        """The point that the function is taken to compute at: one object each time, for it keeps what was tried."""
+        """The point that the function is taken to compute at: one object for each, for it keeps what was tried."""
         if reading == "as_given":
             return item.probe.point
         key = id(item), reading
@@ -165,7 +164,7 @@ class Search:
         return [one for one in found.values() if list(PRECISIONS).index(one.precision) == finest]
 
     def _without_bias(self) -> Iterator[Alteration]:
-        """Where no bias came back and none is read, which is one decision of the author, whatever else is wrong."""
+        """A model without a bias, where no gradient of it came back: one decision, whatever else is wrong."""
         if any("bias_gradient_missing" not in item.returned.trouble for item in self.evidence):
             return
         folded = Alteration(_NO_BIAS, {"bias": "zero", "margin_bias": 0.0})

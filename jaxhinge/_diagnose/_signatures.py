@@ -36,7 +36,7 @@ def required(function: Callable[..., Any]) -> int | None:
 
 
 def role(name: str) -> str:
-    """The role that an argument of this name plays; the name itself where it is none of the usual ones."""
+    """The role that an argument of this name plays; the name itself where it is not a usual one."""
     lowered = name.lower()
     return next((one for one, names in _ROLES.items() if lowered in names), name)
 

@@ -16,6 +16,10 @@ from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._returned import Differences, WrongShape
 
 _STEP = 1e-6
+# More weights than this are not all judged by differences.
+_MOST_WEIGHTS = 600
+# The number of weights that is judged then.
+_KEPT_WEIGHTS = 100
 _GRID = np.arange(-3.0, 3.0 + 1e-9, 0.125)
 
 
@@ -68,21 +72,43 @@ def coarse(loss: Callable[..., Any], own: Point, calling: Calling) -> bool:
     )
 
 
+def narrower(loss: Callable[..., Any], own: Point, calling: Calling) -> Point | None:
+    """The caller's point with its first features only, where there are very many and the loss takes fewer."""
+    if own.w.size <= _MOST_WEIGHTS:
+        return None
+    kept = max(2, _KEPT_WEIGHTS // own.num_classes)
+    narrow = replace(own, w=own.w[:kept], x=own.x[:, :kept])
+    try:
+        arguments, options = calling.arguments(narrow)
+        scalar(loss(*arguments, **options))
+    except Exception:
+        # A loss of a fixed width is judged in full, however long that takes.
+        return None
+    return narrow
+
+
 def difference_gradient(loss: Callable[..., Any], calling: Calling) -> Callable[..., Differences]:
     """The mean of the two one-sided differences of each coordinate; at a kink of all of them, fraction 1/2."""
 
     def gradient(*arguments: Any, **options: Any) -> Differences:
+        def data() -> list[Any]:
+            return [np.array(part) for part in others] if writes else others
+
         def value(parts: list[Array]) -> float:
             given = [part.copy() for part in parts]
-            found = scalar(loss(*given, *(np.array(part) for part in others), **options))
+            found = scalar(loss(*given, *data(), **options))
             if len(parts) == 2 and parts[1].ndim == 0 and given[1] != parts[1]:
                 # `s = b; s += ...` is right for a number.
-                found = scalar(loss(parts[0].copy(), parts[1][()], *(np.array(part) for part in others), **options))
+                found = scalar(loss(parts[0].copy(), parts[1][()], *data(), **options))
             return found
 
         count = 2 if calling.passes_bias else 1
         params = [np.array(part, dtype=np.float64) for part in arguments[:count]]
-        others = arguments[count:]
+        # Copies of many rows take longer than most losses: they are made only for a loss that writes into them.
+        others, writes = list(arguments[count:]), True
+        kept = [np.array(part) for part in others]
+        loss(*(part.copy() for part in params), *kept, **options)
+        writes = not all(np.array_equal(part, before) for part, before in zip(kept, others, strict=True))
         slopes = [_slopes(value, params, place) for place in range(count)]
         return Differences(slopes[0], slopes[1] if count == 2 else np.zeros(()), value(params))
 

@@ -37,9 +37,8 @@ def svm_loss_naive(W, X, y, reg):
 
 def test_the_function_of_the_course_with_its_column_of_ones():
     asked = jh.adapt_arguments(svm_loss_naive, "W X y reg", reg=L2 / 2)
-    diagnosis = jh.diagnose(
-        asked, np.vstack([MATRIX, np.zeros(3)]), np.c_[X, np.ones(30)], CLASSES, fit_intercept=False, **WW
-    )
+    params, x = np.vstack([MATRIX, np.zeros(3)]), np.c_[X, np.ones(30)]
+    diagnosis = jh.diagnose(asked, params, x, CLASSES, fit_intercept=False, **WW)
     assert (diagnosis.ok, diagnosis.loss_ok) == (True, True)
     doubled = jh.adapt_arguments(svm_loss_naive, "W X y reg", reg=L2)
     assert jh.diagnose(doubled, MATRIX, X, CLASSES, fit_intercept=False, **WW).cause == "regularizer_doubled"
@@ -85,10 +84,7 @@ def test_columns_order_classes_first_and_row_by_row():
             'adapt_arguments(svm_loss_naive, "w x y reg", reg=...), W, X, y, fit_intercept=False',
         ),
         (lambda: jh.diagnose(gradient, (W, 0.3), X, Y[:, None]), "adapt_arguments(gradient, "),
-        (
-            lambda: jh.diagnose(svm_loss_naive, (MATRIX.T, np.zeros(4)), X[:, :3].repeat(2, 1)[:, :4], CLASSES, **WW),
-            "w.T",
-        ),
+        (lambda: jh.diagnose(svm_loss_naive, (MATRIX.T, np.zeros(4)), np.c_[X, X][:, :4], CLASSES, **WW), "w.T"),
     ],
 )
 def test_the_error_for_the_raw_function_shows_the_line_that_adapts_it(call, line):
