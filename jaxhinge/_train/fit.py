@@ -27,6 +27,7 @@ from jaxhinge._train.run import Host, as_checkpoints, run, run_facts
 from jaxhinge._train.static import freeze, split
 from jaxhinge._train.step import Optimizer
 from jaxhinge._train.stream import NEEDS_VALUES, Options, fit_stream, mapped_source, outside_source
+from jaxhinge.losses._families import MULTILABEL, is_one_of
 
 _NOT_NEGATIVE = "a finite number, at least 0"
 
@@ -166,6 +167,11 @@ def fit(
     (50,)
     """
     check_outside_jit("fit")
+    if is_one_of(loss_fn, MULTILABEL):
+        raise ValueError(
+            "fit takes one target for each row, but multilabel_margin_loss needs a list of classes. Use "
+            "jaxhinge.make_train_step or jaxhinge.train, with objective=jaxhinge.loss and loss_fn= as an option."
+        )
     checkpoints, on_interrupt = as_checkpoints(checkpoint), check_on_interrupt(on_interrupt)
     if y is None or is_mapped(x):
         if checkpoints is not None:

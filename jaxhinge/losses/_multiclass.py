@@ -78,7 +78,8 @@ def weston_watkins_loss(
       labels: Integers `0..k-1`, `(...)`, or one scalar for all. A label outside gives NaN.
       margin: The margin that is asked for; a number or one for each example.
       p: 1, or 2 for the squares of the violations. Known before tracing.
-      class_weight: `(k,)`: the loss of a row is multiplied by the entry of its label. None is 1 for all.
+      class_weight: `(k,)`: the loss of a row is multiplied by the entry of its label. None is 1 for all. A
+        weight of 0 does not hide NaN or infinity.
       class_margin: `(k,)`: the margin of a row is multiplied by the entry of its label, so that with `margin`
         at its default these are the margins that the classes ask for. None is 1 for all.
       subgradient: The derivative of `positive_part` on the kink, in [0, 1].

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxhinge._base.arrays import at_least_float32, float_array, label_array, option_like, same_shape
+from jaxhinge._base.arrays import as_array, at_least_float32, float_array, label_array, option_like, same_shape
 from jaxhinge.losses._kink import never_positive, positive_part
 
 
@@ -23,7 +23,8 @@ def multilabel_margin_loss(
     .. math::
         \frac1k \sum_{t \in \mathrm{targets}} \sum_{j \notin \mathrm{targets}} \max(0, \mathrm{margin} + s_j - s_t)
 
-    The pairs of an example are computed at once, so memory grows with `k^2`.
+    The pairs of an example are computed at once, so memory grows with `k^2`. A mask of the right classes becomes
+    targets with `-jnp.sort(-jnp.where(mask, jnp.arange(k), -1), axis=-1)`.
 
     Args:
       scores: `(..., k)`, floating. Differentiable: each pair that violates the margin adds `1/k` to the
@@ -54,6 +55,11 @@ def multilabel_margin_loss(
     [-0.5   0.25  0.25  0.  ]
     """
     scores = float_array("scores", scores)
+    if as_array("targets", targets).dtype == jnp.bool_:
+        raise TypeError(
+            "targets must list the right classes; got booleans. Convert a mask: "
+            "-jnp.sort(-jnp.where(targets, jnp.arange(targets.shape[-1]), -1), axis=-1)."
+        )
     targets = label_array("targets", targets)
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise ValueError(f"scores must end in an axis of at least one class; got shape {scores.shape}.")

@@ -209,6 +209,18 @@ def test_an_optimizer_that_branches_on_its_numbers_is_compiled_for_each(compilat
     assert names == []
 
 
+def test_several_labels_for_each_row_are_for_the_step_and_not_for_fit() -> None:
+    x, targets = np.float32([[1, 0], [0, 1], [1, 1]]), np.array([[0, -1], [1, -1], [0, 1]])
+    with pytest.raises(ValueError, match=r"multilabel_margin_loss needs a list.*make_train_step"):
+        jh.fit(x, targets, l2=0.1, loss_fn=functools.partial(jh.losses.multilabel_margin_loss, margin=0.5))
+    params, history = jh.train(
+        jh.init_params(2, 2), x, targets, l2=0.01, optimizer=optax.sgd(0.5), num_steps=40, batch_size=2,
+        key=jax.random.key(0), loss_fn=jh.losses.multilabel_margin_loss,
+    )  # fmt: skip
+    assert float(history.loss[0]) == 0.5
+    assert float(jh.loss(params, x, targets, loss_fn=jh.losses.multilabel_margin_loss)) < 0.1
+
+
 def test_static_parts_keep_what_is_not_a_number() -> None:
     def make(number: float, flag: bool, count: int) -> Any:
         return lambda scale=number, *, shift=2.0: (scale + shift, flag, count, {"a": [number]})

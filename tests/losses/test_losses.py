@@ -551,6 +551,15 @@ def test_a_class_that_is_none_gives_nan_in_the_multilabel_loss(targets):
     assert np.isnan(gradient).all()
 
 
+def test_a_mask_of_right_classes_is_refused_with_the_mend():
+    mask, scores = np.array([[True, False, True], [False, True, False]]), jnp.array([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
+    with pytest.raises(TypeError, match="Convert a mask") as error:
+        losses.multilabel_margin_loss(scores, mask)
+    mend = str(error.value).split("mask: ")[1].rstrip(".")
+    converted = eval(mend, {"jnp": jnp, "targets": mask})
+    np.testing.assert_array_equal(converted, [[2, 0, -1], [1, -1, -1]])
+
+
 @pytest.mark.parametrize("targets", [[-1, 0, 1], [2, 0, 1]])
 def test_no_right_class_and_only_right_ones_have_loss_0(targets):
     scores = jnp.array([1.0, 2.0, 3.0])
@@ -622,12 +631,14 @@ def test_options_for_each_class_have_its_shape(name, shape):
 
 def test_options_for_each_class_do_not_recompile_and_are_differentiable(compilations):
     scores, labels = jnp.array([[0.0, 0.5], [1.0, 0.0]]), jnp.array([0, 1])
-    loss = lambda *options: losses.weston_watkins_loss(scores, labels, p=2, **dict(zip(NAMES, options, strict=True)))  # noqa: E731
-    slopes = jax.jit(jax.grad(lambda *options: loss(*options).sum(), (0, 1)))
-    NAMES = ("class_weight", "class_margin")
+
+    def loss(weight, margin):
+        return losses.weston_watkins_loss(scores, labels, p=2, class_weight=weight, class_margin=margin).sum()
+
+    slopes = jax.jit(jax.grad(loss, (0, 1)))
     with compilations() as names:
-        weight, margin = slopes(jnp.ones(2), jnp.ones(2))
-        slopes(jnp.array([0.5, 2.0]), jnp.array([3.0, 1.0]))
+        weight, margin = slopes(np.float32([1, 1]), np.float32([1, 1]))
+        slopes(np.float32([0.5, 2]), np.float32([3, 1]))
     assert len(names) == 1
     np.testing.assert_array_equal(weight, [1.5**2, 2.0**2])
     np.testing.assert_array_equal(margin, [2 * 1.5, 2 * 2.0])
