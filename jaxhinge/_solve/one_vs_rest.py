@@ -36,8 +36,8 @@ def _signs(problem: Classified, numpy: Any) -> tuple[Any, Any]:
 def _stand_in(config: Config, signs: Any, present: Any, numpy: Any) -> tuple[Any, Any]:
     """Signs that every problem can be solved with, and the problems whose solution is known beforehand.
 
-    Against a class without rows a free bias does all: `w = 0`, `b = -1`, no loss. In its place another class's problem is
-    solved.
+    Against a class without rows a free bias does all: `w = 0`, `b = -1`, no loss. In its place the problem of another
+    class is solved.
     """
     known = ~present & (config.intercept == "free")
     return numpy.where(known[:, None], signs[numpy.argmax(present)][None, :], signs), known
