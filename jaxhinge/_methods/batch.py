@@ -16,19 +16,19 @@ from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 from jaxhinge._methods.sharded import Layout, is_sharded, layout_of, on_host, sharded_features
 from jaxhinge._methods.stages import solve_float32_stage, solve_float64_stage
 
-# Lanes end together, so that few should wait for the slowest; and their vectors should stay in cache.
+# A batch runs until its slowest problem converges, and its row vectors should fit the cache: limit rows x problems.
 _ROWS_AT_ONCE = 65_536
 # XLA's Cholesky factorisation of a batch waits, on a thread of the pool that all programs share, for tasks of that same
 # pool: with as many programs at once as it has threads, all would wait for ever.
 _ONE_PROGRAM = threading.Lock()
-# Numbers of 4 bytes that a lane keeps for each row, about: the interior point, a direction, and what they are made of.
+# Numbers of 4 bytes that a problem keeps for each row, about: the interior point, a direction, and their parts.
 _NUMBERS_PER_ROW = 60
 # And matrices of as many rows and columns as there are features, or rows where these are fewer.
 _MATRICES = 5
 
 
 class Shared(NamedTuple):
-    """The rows that all lanes share, on the device and padded to `size` rows, of which `n` are real.
+    """The rows that all problems share, on the device and padded to `size` rows, of which `n` are real.
 
     `layout` says how they are spread over devices, if they are.
     """
@@ -41,7 +41,7 @@ class Shared(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What differs from lane to lane: signs and weights `(batch, n)`, strengths `(batch,)`."""
+    """What differs from problem to problem: signs and weights `(batch, n)`, strengths `(batch,)`."""
 
     sign: NDArray
     weight: NDArray
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
 
 def share(x: Any, weight: NDArray) -> Shared:
-    """Rows for lanes, from checked features."""
+    """Rows for a batch, from checked features."""
     if is_sharded(x):
         with jax.enable_x64(True):
             return Shared(*sharded_features(x, weight), len(x), len(x), layout_of(x))
@@ -59,7 +59,7 @@ def share(x: Any, weight: NDArray) -> Shared:
 
 
 def problems_at_once(count: int, size: int, num_features: int, itemsize: int, memory_budget: float) -> int:
-    """How many of `count` lanes to solve at once, in chunks of equal size."""
+    """How many of `count` problems to solve at once, in chunks of equal size."""
     shared = size * num_features * (itemsize + 16)
     each = 4 * (_NUMBERS_PER_ROW * size + _MATRICES * min(size, num_features + 1) ** 2)
     if shared + each > memory_budget:
@@ -75,14 +75,14 @@ def problems_at_once(count: int, size: int, num_features: int, itemsize: int, me
 def solve_batch(
     config: Config, shared: Shared, batch: Batch, before: Answer | None, tol: float, max_steps: int
 ) -> Answer:
-    """The answers of all lanes, in NumPy arrays, each with its gap and status; `before` are answers to start from."""
+    """The answers of all problems, in NumPy arrays, each with gap and status; `before` are answers to start from."""
     rows, start = _batch_rows(shared, batch), _batch_start(shared, batch, before)
     numbers = np.float64(tol), np.int32(max_steps)
     with _ONE_PROGRAM, jax.enable_x64(True):
         found: Answer = jax.tree.map(on_host, _float32_stage(config)(rows, start, *numbers))
         left = found.status == Status.STALLED
         if left.any():
-            # As many lanes as there were, so that nothing new is compiled: the others have no steps left.
+            # The batch keeps its size, or another program would be compiled: the other problems have no steps left.
             limits = np.where(left, max_steps - found.steps, 0).astype(np.int32)
             start = _batch_start(shared, batch, found._replace(dual=found.dual[:, : shared.n]))
             again = jax.tree.map(on_host, _float64_stage(config)(rows, start, numbers[0], limits))
@@ -112,7 +112,7 @@ def _batch_start(shared: Shared, batch: Batch, before: Answer | None) -> Start:
     if before is None:
         zeros = _placed(shared, np.zeros((count, shared.n)))
         return Start(np.zeros((count, d)), np.zeros(count), zeros, np.zeros(count, bool))
-    # A row that a lane leaves out has no dual there.
+    # A row that a problem leaves out has no dual there.
     dual = np.where(batch.weight > 0, before.dual, 0)
     w, b = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b))
     return Start(w, b, _placed(shared, dual.astype(np.float64)), np.ones(count, bool))
@@ -131,7 +131,7 @@ def _where(chosen: NDArray, new: NDArray, old: NDArray) -> NDArray:
     return np.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-# Which leaves differ from lane to lane.
+# The leaves that differ from problem to problem have an axis for it.
 _ROW_AXES = Rows(xt=None, sign=0, r=None, c=0, l2=0, q_bias=None, centre=None, valid=None)
 
 

@@ -70,7 +70,10 @@ class Loss(NamedTuple):
 def affine(w: jax.Array, b: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x @ w + b`, accumulated in float32 at least."""
     wide = at_least_float32(dtype)
-    scores = jnp.matmul(x, w, preferred_element_type=wide)
+    # A product with one vector takes as long as reading the rows. On a GPU the default precision would round float32 to
+    # ten bits for nothing, and copy the rows to do so: 1.0 ms for 0.5 on 2,000,000 x 128.
+    precision = jax.lax.Precision.HIGHEST if w.ndim == 1 else None
+    scores = jnp.matmul(x, w, precision=precision, preferred_element_type=wide)
     return scores + jnp.broadcast_to(b.astype(wide), scores.shape)
 
 

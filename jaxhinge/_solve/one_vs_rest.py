@@ -1,4 +1,4 @@
-"""One-vs-rest: the binary solver on every class against the others, as lanes over the same rows."""
+"""One-vs-rest: the binary solver on every class against the others, as a batch over the same rows."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def _signs(problem: Classified, numpy: Any) -> tuple[Any, Any]:
 
 
 def _stand_in(config: Config, signs: Any, present: Any, numpy: Any) -> tuple[Any, Any]:
-    """Signs that every lane can solve, and the lanes whose solution is known beforehand.
+    """Signs that every problem can be solved with, and the problems whose solution is known beforehand.
 
-    Against a class without rows a free bias does all: `w = 0`, `b = -1`, no loss. Its lane solves another's problem.
+    Against a class without rows a free bias does all: `w = 0`, `b = -1`, no loss. In its place the problem of another
+    class is solved.
     """
     known = ~present & (config.intercept == "free")
     return numpy.where(known[:, None], signs[numpy.argmax(present)][None, :], signs), known
@@ -66,7 +67,7 @@ def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> 
     init = _class_problems_of(options.init, x.shape, k)
     found = []
     for first in range(0, k, at_once):
-        # All chunks have one size, so that they are compiled once; the last repeats its last lane.
+        # All chunks have one size, so that they are compiled once; the last repeats its last problem.
         chunk = np.minimum(np.arange(first, first + at_once), k - 1)
         batch = Batch(signs[chunk], np.tile(problem.weight, (at_once, 1)), np.full(at_once, problem.l2))
         before = None if init is None else jax.tree.map(lambda leaf: np.asarray(leaf)[chunk], _answer(init))  # noqa: B023
@@ -93,7 +94,7 @@ def _answer(solution: Solution) -> Answer:
 
 
 def _combined(batch: Solution, known: Any, tol: Any, numpy: Any) -> Solution:
-    """One solution of all classes; where a lane solved a stand-in, what is known instead."""
+    """One solution of all classes; where a stand-in was solved, what is known instead."""
     refused = numpy.any(batch.status == Status.REFUSED)
     known = known & ~refused
 
@@ -103,7 +104,7 @@ def _combined(batch: Solution, known: Any, tol: Any, numpy: Any) -> Solution:
     (w, b), dual, primal, bound, gap, steps, status = jax.tree.map(lambda leaf: replaced(leaf, 0), batch)
     b = replaced(b, -1)
     primal, bound, gap = numpy.sum(primal), numpy.sum(bound), numpy.sum(gap)
-    # Whatever single lanes reached: what is asked for is the gap of the sum.
+    # The gap of the sum is what was asked for, whatever single problems reached.
     converged = numpy.all(status == Status.CONVERGED) | (gap <= tol * primal)
     limited = numpy.any(status == Status.STEP_LIMIT)
     code = numpy.where(limited, Status.STEP_LIMIT, Status.STALLED)

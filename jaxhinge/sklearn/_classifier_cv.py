@@ -24,7 +24,7 @@ class HingeClassifierCV(HingeClassifierBase):
     """A linear support vector machine that chooses its `C` by cross-validation, every fold solved to a duality gap.
 
     It stands for `GridSearchCV(LinearSVC(loss="hinge"), {"C": Cs})` in the manner of `LogisticRegressionCV`. All
-    strengths, folds and classes are solved as lanes over the same rows, as in `jaxhinge.sweep`; then the best `C` is
+    strengths, folds and classes are solved as batches over the same rows, as in `jaxhinge.sweep`; then the best `C` is
     solved on all rows, as by `HingeClassifier`. `C` means the same in every fold: its `l2` is `1 / (C * sum(weights))`
     of the rows that train.
 

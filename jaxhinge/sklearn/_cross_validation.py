@@ -1,4 +1,4 @@
-"""The folds of `HingeClassifierCV`: solved as lanes over the same rows, and scored."""
+"""The folds of `HingeClassifierCV`: solved as a batch over the same rows, and scored."""
 
 from __future__ import annotations
 

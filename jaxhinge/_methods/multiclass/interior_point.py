@@ -38,8 +38,9 @@ from jaxhinge._methods.multiclass.program import (
     within,
 )
 
-# Of the way to the boundary; the certificate never gained for fewer than this many steps before it stopped for good.
+# `_STEP_FRACTION`: share of the longest feasible step that is taken.
 _STEP_FRACTION = 0.995
+# `_PATIENCE`: stop after this many steps without progress; no run that stalled so long ever improved again.
 _PATIENCE = 6
 _CORRECTORS = 2
 # A corrector may spoil what the direction had: it is given the best of these weights (Colombo and Gondzio), if any.

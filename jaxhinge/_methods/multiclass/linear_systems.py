@@ -1,4 +1,4 @@
-r"""The linear system of a multiclass interior-point step, by its matrix or by conjugate gradients.
+r"""The linear system of a multiclass interior-point step, by its matrix.
 
 The unknown is a change dz `(k, p)` of the parameters, the operator
 

@@ -30,7 +30,7 @@ from jax.typing import DTypeLike
 from jaxhinge._base.precision import eps
 from jaxhinge._methods.cholesky import cholesky
 
-# Of the objective at z = 0 without a margin met: less than this is 0 for every purpose.
+# Smallest objective, relative to that of an all-violated margin, that the relative stopping test divides by.
 _FLOOR = 1e-12
 _RIDGE = 1e3
 

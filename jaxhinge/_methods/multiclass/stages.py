@@ -192,7 +192,7 @@ def _float64_stage(task: MulticlassTask, progress: Progress, tol: jax.Array, max
     cold = central_start(program, zeros, jnp.ones_like(program.penalty[0]))
     system = by_matrix(program)
 
-    # The attempts share one compiled step, and the counter of a loop stays whole under vmap.
+    # One fori_loop, not two calls: the step is compiled once, and under vmap its counter is not batched.
     def attempt(number: jax.Array, progress: Progress) -> Progress:
         again = (number > 0) | ~jnp.isfinite(progress.complementarity_gap)
         point, complementarity_gap = jax.tree.map(

@@ -111,9 +111,7 @@ def make_steps(
     complementarity_gap, steps_without_progress, last_gap = np.inf, 0, state.best.values.gap
     while not state.is_over(stop):
         values = state.best.values
-        progressed = _gained(
-            None, *map(np.float64, (values.gap, last_gap, system.complementarity_gap, complementarity_gap))
-        )
+        progressed = _gained(*map(np.float64, (values.gap, last_gap, system.complementarity_gap, complementarity_gap)))
         steps_without_progress = 0 if progressed else steps_without_progress + 1
         complementarity_gap, last_gap = float(system.complementarity_gap), values.gap
         # NaN is not above the floor.
@@ -163,7 +161,7 @@ def _decide(
         return _corrected(kernel_config, coordinates, block, points[index], move)
 
     _, _, largest = one_pass(streamed, correct, state)
-    decided: _Move = _length(None, move, np.float64(largest))
+    decided: _Move = _length(move, np.float64(largest))
     return decided
 
 
@@ -278,14 +276,14 @@ def _corrector(
 
 
 @kernel
-def _length(_: None, move: _Move, largest: jax.Array) -> _Move:
+def _length(move: _Move, largest: jax.Array) -> _Move:
     """After pass 3: how far to go."""
     return move._replace(length=step_length(longest_step(largest)))
 
 
 @kernel
 def _gained(
-    _: None, gap: jax.Array, old_gap: jax.Array, complementarity_gap: jax.Array, old_complementarity_gap: jax.Array
+    gap: jax.Array, old_gap: jax.Array, complementarity_gap: jax.Array, old_complementarity_gap: jax.Array
 ) -> jax.Array:
     """Whether a step was of use."""
     progressed: jax.Array = gained(gap, old_gap, complementarity_gap, old_complementarity_gap)

@@ -6,6 +6,7 @@ number. In it the block is cut into slices, and what a slice needs stays in a ca
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, NamedTuple
@@ -95,8 +96,9 @@ class Smoothed(NamedTuple):
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled, its first argument static, in float64 whatever the flags say: blocks are computed in threads."""
-    compiled = jax.jit(function, static_argnums=0)
+    """Compiled in float64, whatever the flags say in the thread that calls it; a `kernel_config` is static."""
+    static = [name for name in inspect.signature(function).parameters if name == "kernel_config"]
+    compiled = jax.jit(function, static_argnames=static)
 
     @wraps(function)
     def call(*args: Any) -> Any:
@@ -166,7 +168,7 @@ def certificate(program: Program, violations: jax.Array, alpha: jax.Array, produ
 
 
 @kernel
-def first_pass_sums(_: None, x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+def first_pass_sums(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`weight @ x` in float64, and whether all of `x` is finite."""
 
     def function(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -258,6 +260,6 @@ def newton_step(
 
 
 @kernel
-def slope(_: None, penalty: jax.Array, z: jax.Array, sums: Smoothed, dz: jax.Array) -> jax.Array:
+def slope(penalty: jax.Array, z: jax.Array, sums: Smoothed, dz: jax.Array) -> jax.Array:
     """Of the smoothed objective along `dz`."""
     return (penalty * z - jnp.sum(sums.certificate.adjoint, axis=0)) @ dz

@@ -123,7 +123,7 @@ def _search_line(
         allowed = evaluation.value - _DECREASE * length * evaluation.decrement + new.rounding * abs(evaluation.value)
         if state.is_over(stop) or new.value <= allowed:
             return new
-        steepness = float(slope(None, problem.penalty, new.iterate.z, new.sums, evaluation.direction))
+        steepness = float(slope(problem.penalty, new.iterate.z, new.sums, evaluation.direction))
         # Where the slope, taken to be linear between the two ends, is 0.
         length *= float(np.clip(evaluation.decrement / (evaluation.decrement + steepness), 0.1, 0.7))
     return None

@@ -87,7 +87,7 @@ def first_pass(pieces: Pieces, tick: Callable[[], None]) -> StreamedRows:
     for number, x in enumerate(blocks):
         rows = slice(number * layout.size, min((number + 1) * layout.size, notes.num_rows))
         weight = notes.weight.view(rows) if notes.weighted else np.ones(rows.stop - rows.start)
-        part, finite = first_pass_sums(None, x, np.pad(weight, (0, len(x) - len(weight))))
+        part, finite = first_pass_sums(x, np.pad(weight, (0, len(x) - len(weight))))
         if not finite:
             _name_bad_values(pieces, notes.starts, rows.start, x)
         moment += np.asarray(part)
