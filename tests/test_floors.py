@@ -16,11 +16,11 @@ PACKAGE = Path(jaxhinge.__file__).parent
 # A room is a folder. It imports from rooms on lower floors only, and beyond the standard library, JAX and NumPy what is
 # named here.
 HOUSE = {
-    "_base": (0, {"orbax"}),
+    "_base": (0, {"orbax", "threadpoolctl", "tqdm"}),
     "losses": (1, set()),
     "_rows": (1, set()),
     "_objective": (2, set()),
-    "_methods": (2, {"tqdm"}),
+    "_methods": (2, {"scipy", "tqdm"}),
     "_diagnose": (2, {"tqdm", "matplotlib"}),
     "_solve": (3, set()),
     "plot": (3, {"matplotlib"}),
