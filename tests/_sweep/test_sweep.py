@@ -357,9 +357,9 @@ def test_folds_of_no_kind_are_refused(folds):
 
 
 def test_an_interruption_returns_what_was_reached_if_asked(monkeypatch):
-    from jaxhinge import _sweep_grid
+    from jaxhinge._sweep import grid as sweep_grid
 
-    solve_batch, calls = _sweep_grid.solve_batch, []
+    solve_batch, calls = sweep_grid.solve_batch, []
 
     def interrupted(*arguments):
         calls.append(None)
@@ -367,7 +367,7 @@ def test_an_interruption_returns_what_was_reached_if_asked(monkeypatch):
             raise KeyboardInterrupt
         return solve_batch(*arguments)
 
-    monkeypatch.setattr(_sweep_grid, "solve_batch", interrupted)
+    monkeypatch.setattr(sweep_grid, "solve_batch", interrupted)
     result = jh.sweep(X, Y, l2=L2, folds=FOLDS, on_interrupt="return", as_numpy=True)
     assert result.interrupted
     # From the strongest down: the weakest, first in the grid, was not reached.
