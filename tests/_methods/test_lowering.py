@@ -49,6 +49,8 @@ def loss_arguments(name):
         return X, X, X
     if name == "margin_ranking_loss":
         return Y, Y, Y
+    if name == "multilabel_margin_loss":
+        return shape(N, K), shape(N, K, dtype=jnp.int32)
     if "multiclass" in name or name in ("weston_watkins_loss", "one_vs_rest_hinge_loss"):
         return shape(N, K), LABELS
     return Y, Y
