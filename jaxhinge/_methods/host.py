@@ -93,7 +93,7 @@ def host_task(config: Config, rows: Rows) -> Task:
         # The bias of centred features is b + w . centre.
         q = np.append(-rows.q_bias * centre, rows.q_bias)
     counts = rows.c > 0
-    mean_weight = np.sum(rows.c) / max(np.count_nonzero(counts), 1)
+    mean_weight = np.sum(rows.c) / max(int(np.count_nonzero(counts)), 1)
     program = Program(
         rows=TwoSided(operator) if config.paired else operator,
         sign=np.where(counts, rows.sign, 0.0),
