@@ -33,6 +33,13 @@ def inside_jit() -> bool:
     return isinstance(jax.device_put(np.float32(0)), jax.core.Tracer)
 
 
+def is_on_accelerator(x: Any) -> bool:
+    """Whether the work is done in JAX although nothing is traced: `x` lies on another device than a CPU, or would."""
+    if isinstance(x, jax.Array):
+        return any(device.platform != "cpu" for device in x.devices())
+    return jax.default_backend() != "cpu"
+
+
 def check_outside_jit(name: str) -> None:
     """Refuse to work inside `jit`."""
     if inside_jit():

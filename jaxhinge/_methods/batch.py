@@ -1,4 +1,4 @@
-"""Many problems over the same rows, solved at once: one compiled step makes a step of each."""
+"""Many problems over the same rows, solved at once: on the host in NumPy, elsewhere by one compiled step for all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.precision import in_float64
+from jaxhinge._base.values import is_on_accelerator
+from jaxhinge._methods.host import host_operator
+from jaxhinge._methods.host_batch import solve_batch_on_host
 from jaxhinge._methods.padded import centre_of, padded, padded_size
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 from jaxhinge._methods.sharded import Layout, is_sharded, layout_of, on_host, sharded_features
@@ -40,6 +43,19 @@ class Shared(NamedTuple):
     layout: Layout | None = None
 
 
+class HostRows(NamedTuple):
+    """The rows that all problems share on the host, `(n, d)`, and their centre."""
+
+    x: NDArray
+    centre: NDArray
+    operators: dict[Config, Any]
+
+    @property
+    def size(self) -> int:
+        """How many rows."""
+        return len(self.x)
+
+
 class Batch(NamedTuple):
     """What differs from problem to problem: signs and weights `(batch, n)`, strengths `(batch,)`."""
 
@@ -48,8 +64,10 @@ class Batch(NamedTuple):
     l2: NDArray
 
 
-def share(x: Any, weight: NDArray) -> Shared:
+def share(x: Any, weight: NDArray) -> Shared | HostRows:
     """Rows for a batch, from checked features."""
+    if not is_sharded(x) and not is_on_accelerator(x):
+        return HostRows(x, centre_of(x, weight), {})
     if is_sharded(x):
         with jax.enable_x64(True):
             return Shared(*sharded_features(x, weight), len(x), len(x), layout_of(x))
@@ -73,9 +91,11 @@ def problems_at_once(count: int, size: int, num_features: int, itemsize: int, me
 
 
 def solve_batch(
-    config: Config, shared: Shared, batch: Batch, before: Answer | None, tol: float, max_steps: int
+    config: Config, shared: Shared | HostRows, batch: Batch, before: Answer | None, tol: float, max_steps: int
 ) -> Answer:
     """The answers of all problems, in NumPy arrays, each with gap and status; `before` are answers to start from."""
+    if isinstance(shared, HostRows):
+        return _solve_on_host(config, shared, batch, before, tol, max_steps)
     rows, start = _batch_rows(shared, batch), _batch_start(shared, batch, before)
     numbers = np.float64(tol), np.int32(max_steps)
     with _ONE_PROGRAM, jax.enable_x64(True):
@@ -91,6 +111,31 @@ def solve_batch(
             found = jax.tree.map(partial(_where, better), again, found)
             found = found._replace(status=np.where(left, again.status, found.status), steps=steps)
     return found._replace(dual=found.dual[:, : shared.n])
+
+
+def _solve_on_host(
+    config: Config, shared: HostRows, batch: Batch, before: Answer | None, tol: float, max_steps: int
+) -> Answer:
+    count, (n, d) = len(batch.l2), shared.x.shape
+    rows = Rows(
+        xt=shared.x.T,
+        sign=batch.sign,
+        r=np.ones(n),
+        c=batch.weight / batch.weight.sum(axis=1, keepdims=True),
+        l2=np.asarray(batch.l2, np.float64),
+        q_bias=np.float64(0),
+        centre=shared.centre,
+        valid=np.ones(count, bool),
+    )
+    start = Start(np.zeros((count, d)), np.zeros(count), np.zeros((count, n)), np.zeros(count, bool))
+    if before is not None:
+        # A row that a problem leaves out has no dual there.
+        dual = np.where(batch.weight > 0, before.dual, 0)
+        w, b, dual = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b, dual))
+        start = Start(w, b, dual, np.ones(count, bool))
+    if config not in shared.operators:
+        shared.operators[config] = host_operator(config, rows)
+    return solve_batch_on_host(config, rows, start, tol, max_steps, shared.operators[config])
 
 
 def _batch_rows(shared: Shared, batch: Batch) -> Rows:

@@ -173,7 +173,7 @@ def gap_between(program: Program, z: Array, violations: Array, alpha: Array, adj
 def _rounding(program: Program, z: Array, violations: Array, alpha: Array, stationary: Array, gap: Array) -> Array:
     """A bound on what rounding may have taken from `gap_between`.
 
-    A sum of m numbers errs by at most m/2 eps of the sum of their sizes; sums over many rows are made in blocks, which
+    A sum of m numbers errs by at most m eps/2 of the sum of their sizes; sums over many rows are made in blocks, which
     err by less.
     """
     xp, unit, (p, n) = namespace(violations), eps(violations.dtype), program.shape

@@ -46,22 +46,28 @@ def solve_on_host(
     config: Config, rows: Rows, start: Start, tol: float, max_steps: int, watch: Watch | None = None
 ) -> Answer:
     """Minimise to a relative gap of `tol`; the answer in NumPy arrays."""
-    watch = watch or Watch()
     with one_blas_thread(), np.errstate(all="ignore"):
-        task = host_task(config, rows)
-        found = given_start(task, start)
-        for method in (_by_ascent, _by_newton, _by_interior_point):
-            try:
-                if not watch.interrupted and not within(task.program, found.best, np.float64(tol)):
-                    found = method(config, task, found, tol, max_steps, watch)
-            except KeyboardInterrupt:
-                # Between the steps of a method there is what the method before has reached.
-                if not watch.keeps:
-                    raise
-                watch.interrupted = True
-        if watch.interrupted:
-            found = found._replace(limited=np.True_)
-        return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
+        return solve_task(config, rows, host_task(config, rows), start, tol, max_steps, watch)
+
+
+def solve_task(
+    config: Config, rows: Rows, task: Task, start: Start, tol: float, max_steps: int, watch: Watch | None = None
+) -> Answer:
+    """The same for rows that are a program already."""
+    watch = watch or Watch()
+    found = given_start(task, start)
+    for method in (_by_ascent, _by_newton, _by_interior_point):
+        try:
+            if not watch.interrupted and not within(task.program, found.best, np.float64(tol)):
+                found = method(config, task, found, tol, max_steps, watch)
+        except KeyboardInterrupt:
+            # Between the steps of a method there is what the method before has reached.
+            if not watch.keeps:
+                raise
+            watch.interrupted = True
+    if watch.interrupted:
+        found = found._replace(limited=np.True_)
+    return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
 
 
 def in_dtype(answer: Answer, dtype: Any) -> Answer:
@@ -84,10 +90,9 @@ def gap_on_host(config: Config, rows: Rows, start: Start, improve: bool) -> Arra
 
 def host_task(config: Config, rows: Rows) -> Task:
     """The rows as a program of NumPy arrays; `rows.xt` is not copied where it is large."""
-    x, intercept = rows.xt.T, config.intercept
-    centre = np.asarray(rows.centre, np.float64) if intercept == "free" else np.zeros(x.shape[1])
-    operator = DenseRows.of(x, centre if intercept == "free" and centre.any() else None, intercept != "none")
-    penalty, q = np.full(x.shape[1], rows.l2, np.float64), np.zeros(x.shape[1])
+    d, intercept = rows.xt.shape[0], config.intercept
+    centre = np.asarray(rows.centre, np.float64) if intercept == "free" else np.zeros(d)
+    penalty, q = np.full(d, rows.l2, np.float64), np.zeros(d)
     if intercept != "none":
         penalty = np.append(penalty, rows.l2 if intercept == "regularized" else 0.0)
         # The bias of centred features is b + w . centre.
@@ -95,7 +100,7 @@ def host_task(config: Config, rows: Rows) -> Task:
     counts = rows.c > 0
     mean_weight = np.sum(rows.c) / max(int(np.count_nonzero(counts)), 1)
     program = Program(
-        rows=TwoSided(operator) if config.paired else operator,
+        rows=host_operator(config, rows),
         sign=np.where(counts, rows.sign, 0.0),
         r=np.where(counts, rows.r, 0.0),
         c=np.where(counts, rows.c, mean_weight),
@@ -105,6 +110,21 @@ def host_task(config: Config, rows: Rows) -> Task:
         free_bias=intercept == "free",
     )
     return Task(program, centre, np.zeros_like(penalty))
+
+
+def host_operator(config: Config, rows: Rows) -> DenseRows | TwoSided:
+    """The rows as an operator."""
+    centre = np.asarray(rows.centre, np.float64)
+    centred = config.intercept == "free" and bool(centre.any())
+    operator = DenseRows.of(rows.xt.T, centre if centred else None, config.intercept != "none")
+    return TwoSided(operator) if config.paired else operator
+
+
+def newton_suits(config: Config, program: Program) -> bool:
+    """Whether Newton's method comes first."""
+    p, n = program.shape
+    suits = n >= _ROWS_PER_FEATURE * p and n * p > _FEW_NUMBERS
+    return config.method == "newton" or (config.method == "auto" and suits)
 
 
 def _by_ascent(
@@ -119,9 +139,7 @@ def _by_ascent(
 def _by_newton(
     config: Config, task: Task, found: SolverState, tol: float, max_steps: int, watch: Watch | None
 ) -> SolverState:
-    p, n = task.program.shape
-    suits = n >= _ROWS_PER_FEATURE * p and n * p > _FEW_NUMBERS
-    if config.method not in ("auto", "newton") or (config.method == "auto" and not suits):
+    if not newton_suits(config, task.program):
         return found
     new = solve_by_newton(task.program, found.best, bool(found.warm), tol, max_steps - int(found.steps), watch)
     steps = found.steps + np.int32(new.steps)

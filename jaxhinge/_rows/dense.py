@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -127,27 +128,24 @@ class DenseRows:
         return gram
 
     def _grams(self, weight: NDArray) -> NDArray:
-        pairs = self._pairs()
+        pairs = self._pairs
         if pairs is None:
             return np.stack([self.gram(one) for one in weight])
         place, products = pairs
         grams: NDArray = (weight @ products)[..., place]
         return grams
 
+    @cached_property
     def _pairs(self) -> tuple[NDArray, NDArray] | None:
         """The products of all pairs of coordinates, `(n, pairs)`, and where a `(p, p)` matrix finds them."""
         p, n = self.shape
         if n * p * (p + 1) // 2 > _MANY_PAIRS:
             return None
-        kept = _kept_pairs.get(id(self))
-        if kept is None or kept[0] is not self:
-            rows = np.concatenate([self.take(slice(None)).x, np.ones((n, self.bias))], axis=1)
-            first, second = np.triu_indices(p)
-            place = np.zeros((p, p), np.intp)
-            place[first, second] = place[second, first] = np.arange(len(first))
-            _kept_pairs.clear()
-            kept = _kept_pairs[id(self)] = (self, place, rows[:, first] * rows[:, second])
-        return kept[1], kept[2]
+        rows = np.concatenate([self.take(slice(None)).x, np.ones((n, int(self.bias)))], axis=1)
+        first, second = np.triu_indices(p)
+        place = np.zeros((p, p), np.intp)
+        place[first, second] = place[second, first] = np.arange(len(first))
+        return place, rows[:, first] * rows[:, second]
 
     def _blocks(self) -> list[slice]:
         step = max(1, _BLOCK // self.x.shape[1])
@@ -161,9 +159,6 @@ class DenseRows:
         parts = self._each_block(function)
         total: NDArray = sum(parts[1:], parts[0])
         return total
-
-
-_kept_pairs: dict[int, Any] = {}
 
 
 def _wide(x: NDArray) -> NDArray:

@@ -15,7 +15,7 @@ from jaxhinge._base.arrays import flag, float_array, scalar_like
 from jaxhinge._base.interrupts import OnInterrupt, check_on_interrupt
 from jaxhinge._base.progress import step_bar
 from jaxhinge._base.sources import is_mapped
-from jaxhinge._base.values import check_finite, host_real
+from jaxhinge._base.values import check_finite, host_real, is_on_accelerator
 from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.host import solve_on_host
 from jaxhinge._methods.implicit import differentiable
@@ -31,7 +31,6 @@ from jaxhinge._solve.given import (
     caller_dtype,
     config_of,
     host_limits,
-    is_on_accelerator,
     is_traced,
     weighed,
     weighed_on_host,

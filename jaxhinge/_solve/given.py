@@ -57,13 +57,6 @@ def is_traced(*values: Any) -> bool:
     return inside_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
-def is_on_accelerator(x: Any) -> bool:
-    """Whether the work is done in JAX although nothing is traced: `x` lies on another device than a CPU, or would."""
-    if isinstance(x, jax.Array):
-        return any(device.platform != "cpu" for device in x.devices())
-    return jax.default_backend() != "cpu"
-
-
 def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:
     """The static choices, checked."""
     if not isinstance(loss, str) or loss not in ("hinge", "squared_hinge"):

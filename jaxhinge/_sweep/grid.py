@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxhinge._base.arrays import NDArray
-from jaxhinge._methods.batch import Batch, Shared, problems_at_once, share, solve_batch
+from jaxhinge._methods.batch import Batch, problems_at_once, share, solve_batch
 from jaxhinge._methods.problem import Answer, Config, Status
 
 OnInterrupt = Literal["raise", "return"]
@@ -52,7 +52,7 @@ class Solver:
     def __init__(self, config: Config, problems: Problems, batch: int, options: Options) -> None:
         d = problems.x.shape[1]
         self.config, self.problems, self.options = config, problems, options
-        self.shared: Shared = share(problems.x, problems.weight.sum(axis=0))
+        self.shared = share(problems.x, problems.weight.sum(axis=0))
         size, itemsize = self.shared.size, problems.x.dtype.itemsize
         self.at_once = problems_at_once(batch, size, d, itemsize, options.memory_budget)
 

@@ -11,13 +11,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import check_within_range, flag
-from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer
+from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer, is_on_accelerator
 from jaxhinge._methods.host import solve_on_host
 from jaxhinge._methods.padded import solve_padded
 from jaxhinge._methods.problem import Answer, Start
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.binary import Loss
-from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, is_on_accelerator, weighed_on_host
+from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, weighed_on_host
 from jaxhinge._sweep.sweep import checked_strengths
 
 

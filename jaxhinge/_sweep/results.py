@@ -212,8 +212,9 @@ def on_device(result: Sweep, dtype: Any) -> Sweep:
     def convert(leaf: Any) -> Any:
         if isinstance(leaf, bool):
             return leaf
+        leaf = np.asarray(leaf)
         # A gap beyond the caller's dtype is infinite there.
         with np.errstate(over="ignore"):
-            return jnp.asarray(leaf, dtype if np.issubdtype(np.asarray(leaf).dtype, np.floating) else jnp.int32)
+            return jax.device_put(leaf.astype(dtype if np.issubdtype(leaf.dtype, np.floating) else np.int32))
 
     return jax.tree.map(convert, result)  # type: ignore[no-any-return]

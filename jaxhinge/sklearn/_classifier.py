@@ -15,7 +15,7 @@ from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Loss, Solution, solve
 from jaxhinge._solve.polish import Hinges
-from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, padded, solve_exactly, warn_unless_converged
+from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, solve_exactly, warn_unless_converged
 
 ClassWeight = dict[Any, float] | Literal["balanced"] | None
 
@@ -83,14 +83,12 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         return solutions
 
     def _solve_one(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
-        all_x, all_y, all_weight = padded(x, y, weight)
-
         def run(tol: float, init: Solution | None) -> Solution:
             return solve(
-                all_x,
-                all_y,
+                x,
+                y,
                 l2=l2,
-                sample_weight=all_weight,
+                sample_weight=weight,
                 fit_intercept=self.fit_intercept,
                 loss=self.loss,
                 tol=tol,

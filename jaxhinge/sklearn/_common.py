@@ -21,8 +21,8 @@ Intercept = bool | Literal["regularized"]
 
 # What float32 reaches, and what is aimed at, relative to what is wanted, where polishing that does not settle it.
 _ROUGH, _FINE = 1e-4, 1e-2
-# Small problems are padded to these sizes, to share what was compiled for one of them.
-_FEW_ROWS, _FEW_FEATURES = (64, 512), 32
+# Problems of at most so many rows and features are solved to the tolerance of the estimator in every fold, too.
+_FEW_ROWS, _FEW_FEATURES = 512, 32
 # How often the solver holds the features, as numbers of 8 bytes.
 _COPIES = 3
 
@@ -70,24 +70,9 @@ def dense(x: Any, memory_budget: float) -> NDArray:
 
 
 def is_small(x: NDArray) -> bool:
-    """Whether a problem with these rows is padded: then compiling it would take far longer than solving it."""
+    """Whether a problem with these rows is so small that more digits cost nothing."""
     n, d = x.shape
-    return bool(n <= _FEW_ROWS[-1] and d <= _FEW_FEATURES)
-
-
-def padded_rows(x: NDArray) -> NDArray:
-    """The rows of a small problem with rows and features of 0."""
-    n, d = x.shape
-    return np.pad(x, ((0, next(size for size in _FEW_ROWS if size >= n) - n), (0, _FEW_FEATURES - d)))
-
-
-def padded(x: NDArray, y: NDArray, weight: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """A small problem with rows that do not count and features that are 0; a larger one as it is."""
-    if not is_small(x):
-        return x, y, weight
-    all_x = padded_rows(x)
-    more = len(all_x) - len(x)
-    return all_x, np.pad(y, (0, more), mode="edge"), np.pad(weight, (0, more))
+    return bool(n <= _FEW_ROWS and d <= _FEW_FEATURES)
 
 
 def solve_exactly(
@@ -96,29 +81,34 @@ def solve_exactly(
     """Solve roughly and polish; where that does not settle it, solve finely, from there, and polish again.
 
     Args:
-      run: From a tolerance and a solution to start from to the solution of the padded problem.
-      hinges: The problem without padding.
+      run: From a tolerance and a solution to start from to a solution.
+      hinges: The problem.
       fit_intercept: As for `jaxhinge.solve`.
       tol: The relative gap that is wanted.
     """
     rough = run(max(tol, _ROUGH), None)
-    found = _canonical(hinges, rough, fit_intercept, tol)
+    found = _polished(hinges, rough, fit_intercept, tol)
     converged = found.solution.status == Status.CONVERGED and (found.active_set_identified or tol >= _ROUGH)
     if converged or found.solution.status == Status.STEP_LIMIT:
         return found.solution
-    fine = run(_FINE * tol, rough)
-    solution = _canonical(hinges, fine, fit_intercept, tol).solution
-    return solution._replace(steps=rough.steps + fine.steps)
+    steps = rough.steps
+    # A start from the rough solution may end with rows on the margin to the last digit; one from 0 ends inside of it.
+    for init in (rough, None):
+        fine = run(_FINE * tol, init)
+        steps = steps + fine.steps
+        solution = _polished(hinges, fine, fit_intercept, tol).solution
+        if solution.status != Status.STALLED:
+            break
+    return solution._replace(steps=steps)
 
 
-def _canonical(hinges: Hinges, solution: Solution, fit_intercept: Intercept, tol: float) -> Polished:
-    """The canonical solution without what padded it, a regularised intercept being the weight of a column of ones."""
+def _polished(hinges: Hinges, solution: Solution, fit_intercept: Intercept, tol: float) -> Polished:
+    """The polished solution, a regularised intercept being the weight of a column of ones."""
     params: Any = solution.params
-    w = params.w[: hinges.x.shape[1]]
     if fit_intercept != "regularized":
-        return polish(hinges, solution._replace(params=params._replace(w=w)), tol)
+        return polish(hinges, solution, tol)
     with_ones = hinges._replace(x=np.column_stack([hinges.x, np.ones(len(hinges.x))]))
-    params = params._replace(w=np.append(w, params.b), b=np.float64(0))
+    params = params._replace(w=np.append(params.w, params.b), b=np.float64(0))
     found = polish(with_ones, solution._replace(params=params), tol)
     w = found.solution.params.w
     return found._replace(solution=found.solution._replace(params=LinearParams(w[:-1], w[-1])))

@@ -19,12 +19,10 @@ from jaxhinge._solve.polish import middle_bias
 from jaxhinge._sweep.grid import Grid, Options, Problems, Solver
 from jaxhinge._sweep.scores import METRICS
 from jaxhinge.sklearn._classifier import HingeClassifier, HingeClassifierBase
-from jaxhinge.sklearn._common import is_free, is_small, padded_rows
+from jaxhinge.sklearn._common import is_free, is_small
 
 # Of the folds of all but small problems: what float32 reaches.
 _FOLD_TOL = 1e-4
-# Small problems are filled up to multiples of these, to share what was compiled for one of them.
-_FEW_PROBLEMS, _FEW_FOLDS = 4, 5
 
 # From the number of a fold, weights `(problems, d)` and biases `(problems,)` to the score on the rows held out.
 Scorer = Callable[[int, NDArray, NDArray], float]
@@ -51,21 +49,13 @@ def solve_folds(
       train: Which rows train `(folds, n)`.
       progress: Whether to draw a bar.
     """
-    (count, n), folds, d = signs.shape, len(train), x.shape[1]
+    count, folds = len(signs), len(train)
     # C is the same in every fold, and l2 so much larger as the fold has less weight.
     l2 = 1 / (Cs[:, None] * (train @ weight))
     config = replace(config_of(model.loss, model.fit_intercept, "auto"), dtype=jnp.float64)
     options = Options(_fold_tol(model, x), model.max_iter, model.memory_budget, progress, "raise")
-    all_x, all_signs, all_weight, all_train = x, signs, weight, train
-    if is_small(x):
-        all_x = padded_rows(x)
-        rows, more = (0, len(all_x) - n), (0, -folds % _FEW_FOLDS)
-        all_signs = np.pad(signs, ((0, -count % _FEW_PROBLEMS), rows), mode="edge")
-        all_weight, all_train = np.pad(weight, rows), np.pad(np.pad(train, (more, (0, 0)), mode="edge"), ((0, 0), rows))
-        l2 = np.pad(l2, ((0, 0), more), mode="edge")
-    problems = Problems(all_x, all_signs, np.tile(all_weight, (len(all_signs), 1)))
-    grid, _ = Solver(config, problems, len(all_signs) * len(all_train), options).grid(all_train, l2)
-    grid = Grid(grid.w[:, :count, :folds, :d], *(leaf[:, :count, :folds] for leaf in grid[1:]))
+    problems = Problems(x, signs, np.tile(weight, (count, 1)))
+    grid, _ = Solver(config, problems, count * folds, options).grid(train, l2)
     if is_free(model.fit_intercept) and model.loss == "hinge":
         return grid._replace(b=_middle_biases(grid.w, x, signs, weight, train))
     return grid

@@ -14,7 +14,7 @@ from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Solution
 from jaxhinge._solve.polish import Hinges
 from jaxhinge._solve.variants import solve_regression
-from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, padded, solve_exactly, warn_unless_converged
+from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, solve_exactly, warn_unless_converged
 
 _LOSSES = ("epsilon_insensitive", "squared_epsilon_insensitive")
 
@@ -164,15 +164,14 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _solve(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
         squared = self.loss == _LOSSES[1]
-        all_x, all_y, all_weight = padded(x, y, weight)
 
         def run(tol: float, init: Solution | None) -> Solution:
             return solve_regression(
-                all_x,
-                all_y,
+                x,
+                y,
                 l2=l2,
                 epsilon=self.epsilon,
-                sample_weight=all_weight,
+                sample_weight=weight,
                 fit_intercept=self.fit_intercept,
                 squared=squared,
                 tol=tol,

@@ -1,5 +1,6 @@
 """The host's executor: it compiles nothing, and agrees with the traced one and with exact arithmetic."""
 
+import itertools
 from fractions import Fraction
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import threadpoolctl
+from sklearn.base import clone
 
 import jaxhinge as jh
+from jaxhinge.sklearn import HingeClassifier, HingeClassifierCV, HingeRegressor
 
 
 def problem(n, d, seed=0, noise=1.0):
@@ -36,6 +39,8 @@ CALLS = {
     "one class": lambda x: jh.solve_one_class(x, nu=0.3),
     "ranking": lambda x: jh.solve_ranking(x, np.array([[0, 1], [2, 3], [4, 5]]), l2=0.1),
     "path": lambda x: jh.path(x, Y, l2=[0.1, 1.0]),
+    "sweep": lambda x: jh.sweep(x, Y, l2=[0.1, 1.0], folds=3)[:-1],
+    "one against the rest": lambda x: jh.solve_multiclass(x, np.arange(60) % 3, l2=0.1, loss="one_vs_rest"),
     "gap": lambda x: jh.duality_gap((np.zeros(3), 0.0), x, Y, l2=0.1),
 }
 
@@ -47,6 +52,32 @@ def test_nothing_is_compiled(name, kind, compilations):
     with compilations() as names:
         jax.block_until_ready(CALLS[name](x))
     assert names == []
+
+
+@pytest.mark.parametrize("estimator", [HingeClassifier(), HingeClassifierCV(Cs=3, cv=3), HingeRegressor()], ids=repr)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_estimators_compile_nothing(estimator, classes, compilations):
+    labels = np.arange(60) % classes
+    with compilations() as names:
+        clone(estimator).fit(X, labels).predict(X)
+    assert names == []
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("n", [60, 3_000])
+def test_a_grid_is_its_problems_one_by_one(n, loss):
+    x, y, weight = problem(n, 4, seed=2)
+    fold, strengths = np.arange(n) % 3, [1.0, 0.1, 0.01]
+    grid = jh.sweep(x, y, l2=strengths, folds=fold, loss=loss, sample_weight=weight, tol=1e-6, as_numpy=True)
+    assert (grid.status == jh.Status.CONVERGED).all()
+    for (i, l2), held_out in itertools.product(enumerate(strengths), range(3)):
+        kept = fold != held_out
+        rows = x[kept], y[kept]
+        alone = jh.solve(*rows, l2=l2, loss=loss, sample_weight=weight[kept], tol=1e-6, as_numpy=True)
+        params = jh.LinearParams(grid.params.w[i, held_out], grid.params.b[i, held_out])
+        value = objective(alone._replace(params=params), *rows, weight[kept], l2, squared=loss != "hinge")
+        assert alone.dual_value <= value <= alone.primal_value + grid.gap[i, held_out]
+        assert 0 <= grid.gap[i, held_out] <= 1e-6 * value
 
 
 @pytest.mark.parametrize(("n", "d"), [(80, 3), (12, 30)])

@@ -1,0 +1,139 @@
+"""Many problems on the same rows, solved on the host in NumPy: nothing is compiled.
+
+Which method. Where Newton's method suits the rows (see `host`) the problems are solved one after the other, each from
+the solution of a neighbour. Elsewhere a step of the interior point is made for all of them at once, along a leading
+axis of every array: small problems spend their time on calls, not on sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.threads import one_blas_thread
+from jaxhinge._methods.certificate import Program, better, within
+from jaxhinge._methods.coordinates import Task
+from jaxhinge._methods.host import host_operator, in_dtype, newton_suits, solve_task
+from jaxhinge._methods.interior_point import Progress, step, unfinished
+from jaxhinge._methods.linear_systems import by_features
+from jaxhinge._methods.problem import Answer, Config, Rows, Start
+from jaxhinge._methods.stages import (
+    SolverState,
+    cold_progress,
+    finish,
+    given_start,
+    num_correctors,
+    restart_from,
+    warm_start,
+)
+
+
+def solve_batch_on_host(
+    config: Config, rows: Rows, start: Start, tol: float, max_steps: int, operator: object | None = None
+) -> Answer:
+    """The answers of all problems, whose signs and weights `(batch, n)` and strengths `(batch,)` differ.
+
+    Args:
+      config: The same for all.
+      rows: With a leading axis for `sign`, `c` and `l2`.
+      start: With a leading axis throughout.
+      tol: The relative gap that each is solved to.
+      max_steps: The most steps of each.
+      operator: `host_operator` of the rows, where it was made before.
+    """
+    with one_blas_thread(), np.errstate(all="ignore"):
+        task = _batch_task(config, rows, operator or host_operator(config, rows))
+        if newton_suits(config, task.program):
+            answers = [
+                solve_task(
+                    config, _one(rows, number), _one_task(task, number), _one_start(start, number), tol, max_steps
+                )
+                for number in range(len(rows.l2))
+            ]
+            return Answer(*(np.stack(leaves) for leaves in zip(*answers, strict=True)))
+        found = given_start(task, start)
+        found = _by_interior_point(task, found, tol, max_steps)
+        return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
+
+
+def _batch_task(config: Config, rows: Rows, operator: object) -> Task:
+    """The rows as a program whose arrays lead with the problems."""
+    count, d = len(rows.l2), rows.xt.shape[0]
+    centre = np.asarray(rows.centre, np.float64) if config.intercept == "free" else np.zeros(d)
+    penalty = np.repeat(rows.l2[:, None], d + (config.intercept != "none"), axis=1)
+    if config.intercept == "free":
+        penalty[:, -1] = 0
+    counts = rows.c > 0
+    mean_weight = np.sum(rows.c, axis=1) / np.maximum(np.count_nonzero(counts, axis=1), 1)
+    program = Program(
+        rows=operator,
+        sign=np.where(counts, rows.sign, 0.0),
+        r=np.where(counts, rows.r, 0.0),
+        c=np.where(counts, rows.c, mean_weight[:, None]),
+        penalty=penalty,
+        q=np.zeros_like(penalty),
+        squared=config.squared,
+        free_bias=config.intercept == "free",
+    )
+    return Task(program, centre, np.zeros(count))
+
+
+def _by_interior_point(task: Task, found: SolverState, tol: float, max_steps: int) -> SolverState:
+    program, limits = task.program, (np.float64(tol), np.int32(max_steps))
+    progress = _steps(program, warm_start(task, program, found), *limits)
+    lacking = ~within(program, progress.best, limits[0]) & (progress.steps < limits[1])
+    if lacking.any():
+        # Those that got stuck begin once more, from 0.
+        again = np.flatnonzero(lacking)
+        part = program.take(again)
+        restarted = restart_from(_taken(progress, again), cold_progress(part))
+        progress = _put(progress, again, _steps(part, restarted, *limits))
+    return SolverState(
+        better(found.best, progress.best), progress.steps, progress.steps >= limits[1], np.ones_like(found.warm)
+    )
+
+
+def _steps(program: Program, progress: Progress, tol: np.float64, max_steps: np.int32) -> Progress:
+    """A step of all problems at a time; whoever is done leaves the batch."""
+    correctors, finished = num_correctors(program.shape[0]), progress
+    pending = np.arange(len(program.sign))
+    while len(pending):
+        going = unfinished(program, progress, tol, max_steps, 0.0)
+        if not going.all():
+            finished = _put(finished, pending, progress)
+            pending, progress, program = pending[going], _taken(progress, going), program.take(going)
+        else:
+            progress = step(program, progress, by_features(program), correctors)
+    return finished
+
+
+def _taken(progress: Progress, chosen: NDArray) -> Progress:
+    return jax.tree.map(lambda leaf: leaf[chosen], progress)  # type: ignore[no-any-return]
+
+
+def _put(progress: Progress, places: NDArray, new: Progress) -> Progress:
+    """The progress with that of some problems replaced."""
+
+    def put(old: NDArray, new: NDArray) -> NDArray:
+        old = np.array(old)
+        old[places] = new
+        return old
+
+    return jax.tree.map(put, progress, new)  # type: ignore[no-any-return]
+
+
+def _one(rows: Rows, number: int) -> Rows:
+    return rows._replace(sign=rows.sign[number], c=rows.c[number], l2=rows.l2[number], valid=rows.valid[number])
+
+
+def _one_task(task: Task, number: int) -> Task:
+    chosen = task.program.take(np.array([number]))
+    parts = {name: getattr(chosen, name)[0] for name in ("sign", "r", "c", "penalty", "q")}
+    return task._replace(program=replace(chosen, **parts))
+
+
+def _one_start(start: Start, number: int) -> Start:
+    return Start(*(leaf[number] for leaf in start))
