@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
-from jaxhinge._base.threads import one_blas_thread
+from jaxhinge._base.threads import in_threads, one_blas_thread
 from jaxhinge._methods.certificate import Program, better, within
 from jaxhinge._methods.coordinates import Task
 from jaxhinge._methods.host import host_operator, in_dtype, newton_suits, solve_task
@@ -30,6 +30,10 @@ from jaxhinge._methods.stages import (
     warm_start,
 )
 
+# Rows x problems of a part of a batch. The vectors of a part fit the cache; threads share the parts, which are the same
+# whatever the number of threads.
+_NUMBERS_AT_ONCE = 2**14
+
 
 def solve_batch_on_host(
     config: Config, rows: Rows, start: Start, tol: float, max_steps: int, operator: object | None = None
@@ -44,19 +48,34 @@ def solve_batch_on_host(
       max_steps: The most steps of each.
       operator: `host_operator` of the rows, where it was made before.
     """
-    with one_blas_thread(), np.errstate(all="ignore"):
+    with one_blas_thread():
         task = _batch_task(config, rows, operator or host_operator(config, rows))
-        if newton_suits(config, task.program):
-            answers = [
-                solve_task(
-                    config, _one(rows, number), _one_task(task, number), _one_start(start, number), tol, max_steps
-                )
-                for number in range(len(rows.l2))
-            ]
-            return Answer(*(np.stack(leaves) for leaves in zip(*answers, strict=True)))
-        found = given_start(task, start)
-        found = _by_interior_point(task, found, tol, max_steps)
-        return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
+        count, size = len(rows.l2), max(1, _NUMBERS_AT_ONCE // len(rows.r))
+        one_by_one = newton_suits(config, task.program)
+        parts = np.split(np.arange(count), np.arange(1 if one_by_one else size, count, 1 if one_by_one else size))
+
+        def solve_part(chosen: NDArray) -> Answer:
+            part = task._replace(program=task.program.take(chosen))
+            of_rows = rows._replace(**{name: getattr(rows, name)[chosen] for name in ("sign", "c", "l2", "valid")})
+            of_start = Start(*(leaf[chosen] for leaf in start))
+            with np.errstate(all="ignore"):
+                if one_by_one:
+                    return _one_by_one(config, of_rows, part, of_start, tol, max_steps)
+                found = _by_interior_point(part, given_start(part, of_start), tol, max_steps)
+                return in_dtype(finish(config, of_rows, part, found, np.float64(tol)), config.dtype)
+
+        answers = in_threads(solve_part, parts)
+        return Answer(*(np.concatenate(leaves) for leaves in zip(*answers, strict=True)))
+
+
+def _one_by_one(config: Config, rows: Rows, task: Task, start: Start, tol: float, max_steps: int) -> Answer:
+    """The answer of a batch of one problem, by the methods for single problems."""
+    names = ("sign", "r", "c", "penalty", "q")
+    program = replace(task.program, **{name: getattr(task.program, name)[0] for name in names})
+    rows = rows._replace(**{name: getattr(rows, name)[0] for name in ("sign", "c", "l2", "valid")})
+    start = Start(*(leaf[0] for leaf in start))
+    answer = solve_task(config, rows, task._replace(program=program), start, tol, max_steps)
+    return Answer(*(leaf[None] for leaf in answer))
 
 
 def _batch_task(config: Config, rows: Rows, operator: object) -> Task:
@@ -123,17 +142,3 @@ def _put(progress: Progress, places: NDArray, new: Progress) -> Progress:
         return old
 
     return jax.tree.map(put, progress, new)  # type: ignore[no-any-return]
-
-
-def _one(rows: Rows, number: int) -> Rows:
-    return rows._replace(sign=rows.sign[number], c=rows.c[number], l2=rows.l2[number], valid=rows.valid[number])
-
-
-def _one_task(task: Task, number: int) -> Task:
-    chosen = task.program.take(np.array([number]))
-    parts = {name: getattr(chosen, name)[0] for name in ("sign", "r", "c", "penalty", "q")}
-    return task._replace(program=replace(chosen, **parts))
-
-
-def _one_start(start: Start, number: int) -> Start:
-    return Start(*(leaf[number] for leaf in start))
