@@ -57,12 +57,12 @@ def in_float64(core: Core, out_dtype: DTypeLike) -> Core:
 
 
 def _at_precision(core: Core, dtype: DTypeLike, out_dtype: DTypeLike) -> Core:
-    def run(*args: Any) -> Any:
+    def at_precision(*args: Any) -> Any:
         # Without "highest", TPU and GPU round the factors of products to bfloat16 or TF32.
         with jax.default_matmul_precision("highest"):
             return _cast(core(*_cast(args, dtype)), out_dtype)
 
-    return run
+    return at_precision
 
 
 def _cast(tree: Any, dtype: DTypeLike) -> Any:

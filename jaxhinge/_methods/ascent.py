@@ -23,7 +23,7 @@ _ASCENTS_PER_STEP = 10
 _POWER_STEPS = 20
 _BISECTIONS = 40
 _STRETCHES = (1 + 3e-6, 1 + 3e-5)
-# The power method approaches the largest eigenvalue from below.
+# `_LIPSCHITZ_MARGIN`: the power method approaches the largest eigenvalue from below, so that its result is raised.
 _LIPSCHITZ_MARGIN = 1.1
 
 

@@ -24,9 +24,9 @@ _ROWS_AT_ONCE = 65_536
 # XLA's Cholesky factorisation of a batch waits, on a thread of the pool that all programs share, for tasks of that same
 # pool: with as many programs at once as it has threads, all would wait for ever.
 _ONE_PROGRAM = threading.Lock()
-# Numbers of 4 bytes that a problem keeps for each row, about: the interior point, a direction, and their parts.
+# `_NUMBERS_PER_ROW`: a problem keeps about so many numbers of 4 bytes for each row.
 _NUMBERS_PER_ROW = 60
-# And matrices of as many rows and columns as there are features, or rows where these are fewer.
+# `_MATRICES`: it also keeps so many square matrices of the order of its Newton system.
 _MATRICES = 5
 
 

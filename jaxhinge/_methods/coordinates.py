@@ -48,7 +48,7 @@ def working_program(task: Task, dtype: DTypeLike) -> Program:
         rows, last = rows - normal[: len(rows), None] * change, last - normal[-1] * change
         q = q - (scaled @ q) * normal
     if given.ones:
-        # Rounded before they are joined: together, they are never written in the wider precision.
+        # The parts are rounded before they are joined, or a copy would be written in the wider precision.
         rows = jnp.concatenate([rows.astype(dtype), last.astype(dtype)])
     working = replace(program, rows=Columns(rows), q=q).astype(dtype)
     # Without the barrier XLA would compute the rows again for every use.

@@ -31,9 +31,11 @@ from jaxhinge._methods.linear_systems import by_features
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, build
 from jaxhinge._methods.stages import cold_progress, solve_rows
 
-# Complementarity is followed this far, relative to the objective, before the solution is differentiated.
+# `_TIGHT`: complementarity, relative to the objective, at which the solution is differentiated.
 _TIGHT = 1e-13
+# `_TIGHT_STEPS`: steps at most on the way there.
 _TIGHT_STEPS = 100
+# `_NEVER`: a tolerance that no gap meets, so that only complementarity ends the steps.
 _NEVER = -1
 
 
@@ -73,7 +75,7 @@ def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     progress = interior_point_steps(program, progress, system, never, jnp.int32(_TIGHT_STEPS), 1, _TIGHT)
     point = progress.point
     inverse, response = _newton_maps(program, newton_weight(program, point))
-    # Columns of the uncentred problem: b = b_centred - centre . w.
+    # The columns are those of the uncentred problem: b = b_centred - centre . w.
     p = len(program.penalty)
     uncentre = jnp.eye(p, dtype=centre.dtype)
     if config.intercept != "none":
@@ -83,7 +85,7 @@ def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
     bias = z[-1] if config.intercept != "none" else 0.0
     violations = rows.r - rows.sign * (z[: len(rows.xt)] @ rows.xt + bias)
     excess = jnp.maximum(violations, 0)
-    # A row without weight has no dual; the loss that it would bring tells what a little weight would do.
+    # A row without weight has no dual: the slope of its loss tells what a little weight would do.
     idle = 2 * excess if config.squared else (violations > 0).astype(excess.dtype)
     fraction = jnp.where(rows.c > 0, point.f, idle)
     return Sensitivity(z, fraction, excess * excess if config.squared else excess, inverse, response)
@@ -100,7 +102,8 @@ def _newton_maps(program: Program, weight: jax.Array) -> tuple[jax.Array, jax.Ar
     _, chosen = jax.lax.top_k(weight, min(p, n))
     rows, rest = at[:, chosen], weight.at[chosen].set(0)
     reduced = (at * rest[None, :]) @ at.T + jnp.diag(program.penalty)
-    # To a unit diagonal, and to rows of unit length; a free bias, which has next to no diagonal, is left as it is.
+    # The system is scaled to a unit diagonal and to rows of unit length. A free bias has next to no diagonal and keeps
+    # its scale.
     penalised = program.penalty > 0
     scale = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, jnp.diag(reduced), 1)), 1)
     length = jnp.sqrt(jnp.sum((scale[:, None] * rows) ** 2, axis=0))

@@ -201,7 +201,7 @@ def _line_search(slope: Callable[[Array], Array], at_0: Array, at_1: Array) -> A
 # ---- many rows by few: on the host, where sizes may depend on values
 
 
-class Found(NamedTuple):
+class NewtonResult(NamedTuple):
     """The certificate of all rows, the steps made, and the rate and multiplier to go on with."""
 
     best: Certified
@@ -213,7 +213,7 @@ class Found(NamedTuple):
 
 def solve_by_newton(
     program: Program, best: Certified, warm: bool, tol: float, max_steps: int, watch: Watch | None
-) -> Found:
+) -> NewtonResult:
     """From a certificate to one within `tol` where Newton steps lead there; `left` says that they do not.
 
     Args:
@@ -246,12 +246,12 @@ def solve_by_newton(
 
 def _all_rows(
     program: Program, best: Certified, fraction: NDArray, rate: float, tol: float, max_steps: int, watch: Watch | None
-) -> Found:
+) -> NewtonResult:
     state = newton_start(program, best, fraction, rate)
     # The best primal value may be that of another point than `z`.
     state = newton_steps(program, state, lambda found: tol * abs(found.primal), np.int32(max_steps), watch)
     left = bool(state.best.primal - state.best.dual > tol * abs(state.best.primal))
-    return Found(state.best, int(state.steps), float(state.rate), state.fraction, left)
+    return NewtonResult(state.best, int(state.steps), float(state.rate), state.fraction, left)
 
 
 def _sample_solution(program: Program, few: int, max_steps: int, watch: Watch | None) -> tuple[NDArray, int]:
@@ -279,7 +279,7 @@ def _by_working_sets(
     tol: float,
     max_steps: int,
     watch: Watch | None,
-) -> Found | None:
+) -> NewtonResult | None:
     """Solve for the rows near the kink, the others on their sides, until all rows agree; None where that does not pay.
 
     A row that keeps its side has a loss that is linear, or 0, and becomes a part of `q` and of a constant.
@@ -290,7 +290,7 @@ def _by_working_sets(
     for _ in range(_ROUNDS):
         near = np.abs(violations) <= width * _unit(program)
         if np.count_nonzero(near) > _SMALL_SHARE * n:
-            return None if not steps else Found(best, steps, rate, fraction, True)
+            return None if not steps else NewtonResult(best, steps, rate, fraction, True)
         chosen, inside = np.flatnonzero(near), ~near & (violations > 0)
         pushed = np.where(inside, program.c, 0.0)
         part = _part(program, chosen, program.q - program.adjoint(pushed))
@@ -308,7 +308,7 @@ def _by_working_sets(
         wrong = ~near & (inside != (violations > 0))
         width = max(1.5 * width, 1.5 * float(np.max(np.abs(violations[wrong]), initial=0.0)) + width / 2)
     left = bool(best.primal - best.dual > tol * abs(best.primal))
-    return Found(best, steps, rate, fraction, left)
+    return NewtonResult(best, steps, rate, fraction, left)
 
 
 def _half_of(tol: float, constant: float, found: Certified) -> Array:

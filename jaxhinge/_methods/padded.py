@@ -42,7 +42,7 @@ def centre_of(x: NDArray, weight: NDArray) -> NDArray:
 
     Not by a product of BLAS: its threads spin on for milliseconds, and take the cores from the solver.
     """
-    # NaN and infinity are named afterwards.
+    # NumPy is not to warn of NaN and infinity: the solver names them.
     with np.errstate(invalid="ignore", over="ignore"):
         centre: NDArray = np.einsum("n,nd->d", (weight / weight.sum()).astype(x.dtype), x)
     return centre
@@ -62,7 +62,7 @@ def padded(array: NDArray, size: int, centre: NDArray | None = None) -> NDArray:
         some = result[..., begin : min(begin + _COLUMNS, n)]
         some[...] = array[..., begin : begin + _COLUMNS]
         if centre is not None:
-            # NaN and infinity are named afterwards.
+            # NumPy is not to warn of NaN and infinity: the solver names them.
             with np.errstate(invalid="ignore", over="ignore"):
                 some -= centre[:, None]
     result[..., n:] = 0

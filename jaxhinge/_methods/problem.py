@@ -60,7 +60,7 @@ class Config:
     dtype: Any = jnp.float32
 
 
-# A JAX array, or the NumPy array that becomes one.
+# An array of JAX or of NumPy.
 Leaf = Any
 
 

@@ -59,7 +59,7 @@ def on_host(values: Any) -> NDArray:
 
 
 def real_features(x: jax.Array) -> jax.Array:
-    """Spread features of a shape and dtype that can be solved."""
+    """Sharded features of a shape and dtype that can be solved."""
     check_feature_shape("x", x)
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise TypeError(f"x must be real numbers; got dtype {x.dtype}.")
@@ -78,7 +78,7 @@ def solve_sharded(
     max_steps: Any,
 ) -> Answer:
     """The answer, whose dual lies as the rows do; `init` is a pair `(params, dual)` or None."""
-    # What the host does, too: float64 only where it is asked for, or x64 is on.
+    # As on the host, float64 comes back only where it is asked for or x64 is on.
     config = replace(config, dtype=jnp.float64 if as_numpy or x.dtype == jnp.float64 else jnp.float32)
     tol = check_number("tol", tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
     max_steps = host_integer("max_steps", np.asarray(max_steps).item(), at_least=1)
@@ -133,7 +133,7 @@ def _weighed(layout: Layout) -> Any:
 
 
 def sharded_features(x: jax.Array, weight: NDArray) -> tuple[jax.Array, jax.Array]:
-    """Spread rows transposed, and their weighted mean."""
+    """Sharded rows transposed, and their weighted mean."""
     layout = layout_of(x)
     found: tuple[jax.Array, jax.Array] = _features(layout)(
         jax.device_put(x, layout.rows), jax.device_put(weight, layout.vector)
@@ -151,7 +151,7 @@ def _features(layout: Layout) -> Any:
 
 
 def sharded_scores(x: jax.Array, w: NDArray, b: NDArray) -> NDArray:
-    """`x @ w + b` of spread rows and many `w` `(..., d)` and `b` `(...)`, on the host: `(..., n)`."""
+    """`x @ w + b` of sharded rows and many `w` `(..., d)` and `b` `(...)`, on the host: `(..., n)`."""
     return on_host(_scores(jax.device_put(x, layout_of(x).rows), w.astype(x.dtype), b.astype(x.dtype)))
 
 

@@ -51,7 +51,7 @@ class Problem(NamedTuple):
 
 def is_traced(*values: Any) -> bool:
     """Whether any of these is inside a JAX transformation, so that its values are not known, or `jit` takes it all."""
-    # Told that an iterator is a leaf, JAX does not warn of it: the checks refuse it by its name.
+    # An iterator is passed as a leaf, or JAX would warn of it before the checks refuse it by its name.
     leaves = jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator))
     # Under `jit` nothing can be computed from constants either: whatever is called becomes a part of the program.
     return inside_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
@@ -107,7 +107,7 @@ def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
         return x, np.ones(len(x))
     weight = host_real("sample_weight", sample_weight).astype(np.float64)
     check_sample_weight("sample_weight", weight, len(x))
-    # Their sum, unlike their ratios, may be beyond float64.
+    # The sum of huge weights may overflow float64, although their ratios do not.
     largest = float(np.max(weight))
     return x, weight if largest < _HUGE else weight / largest
 

@@ -33,13 +33,17 @@ from jaxhinge._methods.problem import Status
 from jaxhinge._rows.dense import DenseRows
 from jaxhinge._solve.binary import Solution
 
-# Relative to the whole weight, the largest singular value and the terms of the objective: what is smaller is rounding.
+# `_SLOPE_ROUNDING`: slopes of the hinges in the bias that differ by less, relative to the whole weight, count as equal.
 _SLOPE_ROUNDING = 1e-12
+# `_RANK_ROUNDING`: singular values that are smaller, relative to the largest, count as 0.
 _RANK_ROUNDING = 1e-11
+# `_VALUE_ROUNDING`: objectives that differ by less, relative to the sum of their terms, count as equal.
 _VALUE_ROUNDING = 1e-14
+# `_FLOOR`: smallest objective, relative to the whole weight, that the relative stopping test divides by.
 _FLOOR = 1e-12
+# `_PASSES`: the active set is looked for so many times at most.
 _PASSES = 8
-# Multiplications beyond which the decomposition would take longer than the solve did.
+# `_MOST_WORK`: beyond so many multiplications the decomposition would take longer than the solve did.
 _MOST_WORK = 1e9
 
 
@@ -161,7 +165,7 @@ def _better_of_polished(hinges: Hinges, given: _Point, tol: float) -> tuple[_Poi
     polished, active_set_identified = _polished(hinges, given)
     old, new = _with_middle_bias(hinges, given), _with_middle_bias(hinges, polished)
     primal, new_primal = _primal_value(hinges, old), _primal_value(hinges, new)
-    # In its last digits the polished point may be the worse, but not so that it would no longer count as converged.
+    # The polished point may be worse by rounding, but never so much that it would no longer count as converged.
     terms = hinges.c @ (np.abs(hinges.required) + np.abs(hinges.required - new.violation))
     active_set_identified = active_set_identified and bool(
         new_primal <= primal + min(_VALUE_ROUNDING * terms, tol / 2 * primal)
@@ -220,17 +224,17 @@ def _on_margin(hinges: Hinges, point: _Point, sides: NDArray) -> _Point:
     beta = (hinges.sign * point.alpha)[margin]
     row_mean, target_mean = np.zeros(len(wanted)), 0.0
     if hinges.free_bias and len(rows):
-        # The bias takes up the means: the rows hold their distances to the mean row, the pushes their sum.
+        # The bias absorbs the means: the equations are those of rows less their mean, with pushes of a known sum.
         row_mean, target_mean = rows.mean(axis=0), targets.mean()
         rows, targets = rows - row_mean, targets - target_mean
         beta = beta - (push.sum() + beta.sum()) / len(rows)
         wanted = wanted - push.sum() * row_mean
     u, s, vt = _decomposition(rows)
-    # Twice: what rounding leaves of the rows on the margin would be divided by l2.
+    # The projection is made twice: without that its rounding would be divided by l2.
     apart = wanted - vt.T @ (vt @ wanted)
     apart = apart - vt.T @ (vt @ apart)
     w = vt.T @ ((u.T @ targets) / s) + apart / hinges.l2
-    # Dependent rows leave a choice of duals: the nearest to those that there were.
+    # Dependent rows leave a choice of duals: those nearest to the old ones are taken.
     beta = beta + u @ ((vt @ (hinges.l2 * w - wanted - beta @ rows)) / s)
     alpha = np.where(inside, hinges.c, 0)
     alpha[margin] = hinges.sign[margin] * beta

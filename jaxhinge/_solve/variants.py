@@ -201,7 +201,7 @@ def solve_ranking(
         raise ValueError(
             f"pairs must have shape (m, 2) with m at least 1: preferred row, other row; got {chosen.shape}."
         )
-    # NaN and infinity are named afterwards.
+    # NumPy is not to warn of NaN and infinity: the check below names them.
     with np.errstate(invalid="ignore", over="ignore"):
         differences = rows[chosen[:, 0]] - rows[chosen[:, 1]]
     differences, weight = _rows(differences, sample_weight, traced)
@@ -312,7 +312,7 @@ def _rows(x: Any, sample_weight: Any, traced: bool) -> tuple[Any, Any]:
     if traced:
         return traced_rows(x, sample_weight)
     rows, weight = host_rows(x, sample_weight)
-    # Here and not later: the solver is given other rows than these.
+    # Checked here: the solver sees other rows than the user gave, so that its message would name the wrong ones.
     check_finite("x", rows)
     return rows, weight
 

@@ -78,10 +78,10 @@ def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, k
                 "take fewer folds, or give the fold of each row as an array."
             )
     generator = _generator(key)
-    # A row without weight is in no fold, so that it is as if it were not there.
+    # A row without weight is in no fold: the folds are those of the data without it.
     counted = np.flatnonzero(counts)
     order = counted[generator.permutation(len(counted))]
-    # Stable, so that each class keeps its shuffled order; classes follow each other, so that folds differ by one row.
+    # The sort is stable, so that each class keeps its shuffled order. Classes follow each other: folds differ by a row.
     dealt = order[np.argsort(strata[order], kind="stable")]
     fold = np.full(len(strata), -1)
     fold[dealt] = np.arange(len(dealt)) % count
@@ -90,7 +90,7 @@ def _stratified(count: int, strata: NDArray, labels: NDArray, counts: NDArray, k
 
 def _generator(key: Any) -> np.random.Generator:
     if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
-        # Two's complement: a seed of NumPy is not negative, and -1 is another key than 1.
+        # NumPy takes no negative seed, so that a negative key becomes its two's complement.
         return np.random.default_rng(int(key) % 2**64)
     if not isinstance(key, jax.Array):
         raise TypeError(f"key must be an integer or a JAX key; got {type(key).__name__}.")
@@ -113,7 +113,7 @@ def _checked_index(index: NDArray, n: int) -> NDArray:
     used = np.unique(index[index >= 0])
     if len(used) == 0:
         raise ValueError("folds holds no row out: every entry is negative.")
-    # Numbered from 0, in their order.
+    # Folds are numbered from 0 in the order of their labels.
     return np.where(index >= 0, np.searchsorted(used, index), -1)
 
 

@@ -87,7 +87,7 @@ class Solver:
         return _by_fold(grid, count, folds), False
 
     def solve(self, batch: Batch, before: Answer | None, tol: float) -> Answer:
-        """So many lanes as are solved at once."""
+        """A batch of at most `at_once` problems solved."""
         return solve_batch(self.config, self.shared, batch, before, tol, self.options.max_steps)
 
     def refit(self, l2: NDArray, tol: float) -> Answer:
@@ -100,7 +100,7 @@ class Solver:
         return Answer(*joined)
 
     def _chunks(self, count: int) -> list[NDArray]:
-        """Lane numbers, equally many in each chunk: the last is filled up with the last lane."""
+        """The numbers of the problems, equally many in each chunk: the last chunk repeats the last problem."""
         numbers = np.minimum(np.arange(-(-count // self.at_once) * self.at_once), count - 1)
         return list(numbers.reshape(-1, self.at_once))
 

@@ -106,7 +106,7 @@ def grid_task_of(x: Any, y: Any, sample_weight: Any) -> GridTask:
     columns = y.T if y.ndim == 2 else y[None]
     for column in columns:
         check_rows("y", column, len(x))
-    # A target of -1 can be no label, and +1 alone no pair of classes.
+    # Integers are labels of classes unless all of them are -1 or +1, which are targets.
     multiclass = y.ndim == 1 and not np.isin(y, (-1, 1)).all() and y.dtype.kind in "iu"
     k = 1
     for weight in sets:

@@ -83,7 +83,7 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         return solutions
 
     def _solve_one(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
-        def run(tol: float, init: Solution | None) -> Solution:
+        def solve_to(tol: float, init: Solution | None) -> Solution:
             return solve(
                 x,
                 y,
@@ -106,7 +106,7 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
             squared=self.loss == "squared_hinge",
             free_bias=is_free(self.fit_intercept),
         )
-        return solve_exactly(run, hinges, self.fit_intercept, self.tol)
+        return solve_exactly(solve_to, hinges, self.fit_intercept, self.tol)
 
 
 class HingeClassifier(HingeClassifierBase):

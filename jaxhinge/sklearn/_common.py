@@ -19,11 +19,13 @@ from jaxhinge._solve.polish import Hinges, Polished, polish
 
 Intercept = bool | Literal["regularized"]
 
-# What float32 reaches, and what is aimed at, relative to what is wanted, where polishing that does not settle it.
-_ROUGH, _FINE = 1e-4, 1e-2
+# `_ROUGH`: the relative gap of the first solve, from which polishing mostly finds the exact solution.
+_ROUGH = 1e-4
+# `_FINE`: where it does not, a second solve aims for this share of the tolerance.
+_FINE = 1e-2
 # Problems of at most so many rows and features are solved to the tolerance of the estimator in every fold, too.
 _FEW_ROWS, _FEW_FEATURES = 512, 32
-# How often the solver holds the features, as numbers of 8 bytes.
+# The solver and its caller hold so many copies of the features, in numbers of 8 bytes.
 _COPIES = 3
 
 _ADVICE = {
@@ -76,17 +78,17 @@ def is_small(x: NDArray) -> bool:
 
 
 def solve_exactly(
-    run: Callable[[float, Solution | None], Solution], hinges: Hinges, fit_intercept: Intercept, tol: float
+    solve_to: Callable[[float, Solution | None], Solution], hinges: Hinges, fit_intercept: Intercept, tol: float
 ) -> Solution:
     """Solve roughly and polish; where that does not settle it, solve finely, from there, and polish again.
 
     Args:
-      run: From a tolerance and a solution to start from to a solution.
+      solve_to: From a tolerance and a solution to start from to a solution.
       hinges: The problem.
       fit_intercept: As for `jaxhinge.solve`.
       tol: The relative gap that is wanted.
     """
-    rough = run(max(tol, _ROUGH), None)
+    rough = solve_to(max(tol, _ROUGH), None)
     found = _polished(hinges, rough, fit_intercept, tol)
     converged = found.solution.status == Status.CONVERGED and (found.active_set_identified or tol >= _ROUGH)
     if converged or found.solution.status == Status.STEP_LIMIT:
@@ -94,7 +96,7 @@ def solve_exactly(
     steps = rough.steps
     # A start from the rough solution may end with rows on the margin to the last digit; one from 0 ends inside of it.
     for init in (rough, None):
-        fine = run(_FINE * tol, init)
+        fine = solve_to(_FINE * tol, init)
         steps = steps + fine.steps
         solution = _polished(hinges, fine, fit_intercept, tol).solution
         if solution.status != Status.STALLED:
@@ -127,6 +129,6 @@ def warn_unless_converged(estimator: Any, solutions: Sequence[Solution], tol: fl
         f"({status.name}) with a duality gap of {float(worst.gap):.2g}, for an objective of "
         f"{float(worst.primal_value):.2g}. {_ADVICE[status]}",
         ConvergenceWarning,
-        # Past this function and fit, to whoever called fit.
+        # The warning points past this function and `fit` to the caller of `fit`.
         stacklevel=3,
     )

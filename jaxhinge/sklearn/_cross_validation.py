@@ -21,7 +21,7 @@ from jaxhinge._sweep.scores import METRICS
 from jaxhinge.sklearn._classifier import HingeClassifier, HingeClassifierBase
 from jaxhinge.sklearn._common import is_free, is_small
 
-# Of the folds of all but small problems: what float32 reaches.
+# Folds of all but small problems are solved to this relative gap: their scores do not change beyond it.
 _FOLD_TOL = 1e-4
 
 # From the number of a fold, weights `(problems, d)` and biases `(problems,)` to the score on the rows held out.
@@ -50,7 +50,7 @@ def solve_folds(
       progress: Whether to draw a bar.
     """
     count, folds = len(signs), len(train)
-    # C is the same in every fold, and l2 so much larger as the fold has less weight.
+    # C is the same in every fold. So l2 is larger where the fold has less weight.
     l2 = 1 / (Cs[:, None] * (train @ weight))
     config = replace(config_of(model.loss, model.fit_intercept, "auto"), dtype=jnp.float64)
     options = Options(_fold_tol(model, x), model.max_iter, model.memory_budget, progress, "raise")
@@ -89,7 +89,7 @@ def warn_of_folds(model: HingeClassifierBase, grid: Grid, x: NDArray) -> None:
             f"tol={_fold_tol(model, x):g}; the largest duality gap is {grid.gap[lacking].max():.2g}, so that their "
             "scores are uncertain. Raise max_iter, scale the features (StandardScaler), or leave out the largest C.",
             ConvergenceWarning,
-            # Past this function and fit, to whoever called fit.
+            # The warning points past this function and `fit` to the caller of `fit`.
             stacklevel=3,
         )
 

@@ -165,7 +165,7 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _solve(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
         squared = self.loss == _LOSSES[1]
 
-        def run(tol: float, init: Solution | None) -> Solution:
+        def solve_to(tol: float, init: Solution | None) -> Solution:
             return solve_regression(
                 x,
                 y,
@@ -180,7 +180,7 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 as_numpy=True,
             )
 
-        # The two hinges of each row, for a target above the tube and for one below it.
+        # Each row has two hinges: one for a target above the tube and one for a target below it.
         sign = np.tile([1.0, -1.0], len(y))
         hinges = Hinges(
             x=np.repeat(x, 2, axis=0),
@@ -191,4 +191,4 @@ class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             squared=squared,
             free_bias=is_free(self.fit_intercept),
         )
-        return solve_exactly(run, hinges, self.fit_intercept, self.tol)
+        return solve_exactly(solve_to, hinges, self.fit_intercept, self.tol)

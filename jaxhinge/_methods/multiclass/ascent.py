@@ -38,7 +38,7 @@ _STEPS_PER_CERTIFICATE = 50
 _POWER_STEPS = 20
 _PROJECTION_ROUNDS = 12
 _STRETCHES = (1 + 3e-6, 1 + 3e-5, 1 + 3e-4)
-# The power method approaches the largest eigenvalue from below.
+# `_LIPSCHITZ_MARGIN`: the power method approaches the largest eigenvalue from below, so that its result is raised.
 _LIPSCHITZ_MARGIN = 1.1
 
 

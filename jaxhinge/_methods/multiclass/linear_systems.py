@@ -23,12 +23,13 @@ from jaxhinge._methods.cholesky import cholesky
 from jaxhinge._methods.multiclass.program import Program
 
 _BLOCK_ROWS = 512
-# The products of features, of which weighted sums are Gram matrices, are formed once for all pairs of classes where
-# that pays: enough pairs, and a block of products that fits the cache.
+# `_ENOUGH_PAIRS`: for so many pairs of classes the products of features are formed once and summed for all pairs.
 _ENOUGH_PAIRS = 16
+# `_MANY_FEATURES`: for more features a block of these products would not fit the cache, and is not formed.
 _MANY_FEATURES = 160
+# `_JITTER`: added to the unit diagonal, in units of rounding.
 _JITTER = 4
-# From this order on the threads of LAPACK save more time than they cost.
+# `_LAPACK_PAYS`: from this order on the threads of LAPACK save more time than they cost.
 _LAPACK_PAYS = 1500
 
 

@@ -28,13 +28,16 @@ from jaxhinge._methods.multiclass.program import (
 )
 from jaxhinge._methods.problem import Answer, Status
 
-# Beyond this the Newton matrix, its factor and their copies take gigabytes.
+# `_LARGEST_SYSTEM`: a Newton matrix of higher order, its factor and their copies would take gigabytes.
 _LARGEST_SYSTEM = 8192
-# Beyond this a step of the interior point costs more than hundreds of ascents, which may be enough.
+# `_LARGE_SYSTEM`: beyond this order a step of the interior point costs more than hundreds of ascents, which come first.
 _LARGE_SYSTEM = 1500
+# `_ASCENT_STEPS`: so many certificates of the ascent are made before the interior point is tried.
 _ASCENT_STEPS = 20
+# `_FLOAT32_FLOOR`: complementarity, relative to the objective, below which float32 resolves no further progress.
 _FLOAT32_FLOOR = 1e-5
-# How far below the smallest score of a label the bias of a class without rows is put; its violations are then negative.
+# `_OUT_OF_REACH`: the bias of a class without rows lies so far below the smallest score of a label that no row violates
+# a margin against it.
 _OUT_OF_REACH = 2.0
 
 Intercept = Literal["free", "regularized", "none"]

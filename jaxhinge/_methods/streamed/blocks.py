@@ -74,7 +74,7 @@ def _piece(place: str, x: Any, y: Any, weight: Any) -> Piece:
         raise TypeError(f"x{place} must be real numbers; got dtype {x.dtype}. Encode categories as numbers first.")
     y = host_array(f"y{place}", y)
     check_rows(f"y{place}", y, x.shape[0])
-    # A block may have one class, all of them may not.
+    # One block may hold a single class: only all blocks together must hold both.
     if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
         check_binary_targets(f"y{place}", y)
     if weight is not None:

@@ -114,7 +114,7 @@ def make_steps(
         progressed = _gained(*map(np.float64, (values.gap, last_gap, system.complementarity_gap, complementarity_gap)))
         steps_without_progress = 0 if progressed else steps_without_progress + 1
         complementarity_gap, last_gap = float(system.complementarity_gap), values.gap
-        # NaN is not above the floor.
+        # The comparison is negated so that NaN ends the steps, too.
         if steps_without_progress >= PATIENCE or not complementarity_gap > floor * abs(values.primal):
             return
         newton = _predictor(kernel_config, penalty, z, system)
@@ -126,7 +126,7 @@ def make_steps(
             return
 
         def advance(index: int, block: Block, move: _Move = move, points: list[Any] = points) -> Any:
-            # Let go of at once: two points for each row would be ten numbers.
+            # The old point is dropped at once: both together would be ten numbers for each row.
             point, points[index] = points[index], None
             return _advanced(kernel_config, coordinates, block, point, move)
 

@@ -22,7 +22,7 @@ from jaxhinge._methods.streamed.blocks import SLICE
 from jaxhinge._rows.columns import Columns
 from jaxhinge._rows.gram import weighted_gram
 
-# Of the rows of a slice: near the kink there are seldom more.
+# `_FEW`: at most so many rows of a slice are gathered for their Gram matrix. Near the kink there are seldom more.
 _FEW = SLICE // 8
 
 
@@ -239,7 +239,7 @@ def _gram_of_few(rows: jax.Array, weight: jax.Array) -> jax.Array:
 
     def few() -> jax.Array:
         chosen = jnp.nonzero(weight, size=_FEW, fill_value=0)[0]
-        # What fills up the places is column 0, which then counts for nothing.
+        # Unused places are filled with column 0 and a weight of 0.
         real = jnp.arange(_FEW) < jnp.count_nonzero(weight)
         gram: jax.Array = weighted_gram(rows[:, chosen], jnp.where(real, weight[chosen], 0))
         return gram

@@ -22,16 +22,21 @@ from jaxhinge._methods.problem import Config
 from jaxhinge._methods.streamed.kernels import Block, KernelConfig, newton_step, slope, smoothed
 from jaxhinge._methods.streamed.passes import Stop, StreamedProblem, StreamState, one_pass, values_of
 
-# Of the allowed gap, what smoothing may take; and the widths from one step to the next.
+# `_SHARE`: smoothing may use this share of the allowed gap.
 _SHARE = 0.25
+# `_NARROWER`: the width shrinks by this factor at most from one step to the next.
 _NARROWER = 8.0
-# Below this width, and for gaps below this, float32 does not tell the sides of the kink well enough.
+# `_FINE_WIDTH`: below this width float32 does not tell the sides of the kink well enough.
 _FINE_WIDTH = 2e-3
+# `_FINE_GAP`: nor does it below this relative gap.
 _FINE_GAP = 1e-3
+# `_FINE_TOL`: float64 is used only where a smaller relative gap than this is asked for.
 _FINE_TOL = 1e-5
+# `_DECREASE`: a step must lower the objective by this share of what its slope promises (Armijo's rule).
 _DECREASE = 1e-4
+# `_SHORTEST`: the line search gives up below this step length.
 _SHORTEST = 1e-3
-# After so many steps that gained nothing only rounding is left.
+# `_PATIENCE`: stop after this many steps without progress; only rounding is left then.
 _PATIENCE = 3
 
 
@@ -119,11 +124,11 @@ def _search_line(
     length = 1.0
     while length > _SHORTEST:
         new = _evaluate(config, problem, Iterate(z + length * evaluation.direction, width), stop, state)
-        # Beyond the rounding of the values there is nothing to be compared.
+        # Differences smaller than the rounding of the values are not counted as a rise.
         allowed = evaluation.value - _DECREASE * length * evaluation.decrement + new.rounding * abs(evaluation.value)
         if state.is_over(stop) or new.value <= allowed:
             return new
         steepness = float(slope(problem.penalty, new.iterate.z, new.sums, evaluation.direction))
-        # Where the slope, taken to be linear between the two ends, is 0.
+        # The next length is where the slope, taken to be linear between the ends, would be 0.
         length *= float(np.clip(evaluation.decrement / (evaluation.decrement + steepness), 0.1, 0.7))
     return None

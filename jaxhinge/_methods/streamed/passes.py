@@ -15,8 +15,9 @@ from jaxhinge._methods.certificate import FLOOR
 from jaxhinge._methods.streamed.kernels import Block, Certificate, Coordinates, KernelConfig
 from jaxhinge._methods.streamed.rows import StreamedRows
 
-# The kernels of so many blocks run side by side while more are read.
+# `_WORKERS`: the kernels of so many blocks run side by side.
 _WORKERS = 2
+# `_IN_FLIGHT`: so many blocks are held at a time, those that are read ahead included.
 _IN_FLIGHT = 4
 
 
@@ -136,7 +137,7 @@ def one_pass(
         rows.append(per_row)
         part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part)
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
-        # NaN is larger than everything.
+        # `np.maximum` keeps NaN, so that the caller hears of it.
         largest = largest if high is None else float(np.maximum(largest, high))
         state.tick()
     return rows, sums, largest
@@ -149,7 +150,7 @@ def _in_turn(streamed: StreamedRows, kernel: Callable[[int, Block], Any]) -> Ite
     try:
         for index, block in enumerate(streamed.blocks()):
             pending.append(pool.submit(_computed, kernel, index, block))
-            # The first block waits, so that two threads do not compile the same.
+            # The first block is waited for, or two threads would compile the same kernel.
             if index == 0 or len(pending) == _IN_FLIGHT:
                 yield pending.popleft().result()
         while pending:

@@ -10,8 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 _LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
-# What a solve is expected to need before its gaps say more.
+# `_STEPS`: a solve is expected to take so many steps before its gaps say more.
 _STEPS = 6
+# `_FALL`: a step is expected to multiply the gap by this before two gaps are known.
 _FALL = 0.2
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
@@ -41,7 +42,7 @@ class Bar:
         if not self._possible or time.perf_counter() - self._began < self._patience:
             return
         if self._bar is None:
-            # Without smoothing the time left follows from all blocks, those before the bar was drawn included.
+            # Without smoothing tqdm takes the speed from all blocks, those before the bar was drawn included.
             self._bar = tqdm(unit="block", file=sys.stderr, bar_format=_FORMAT, smoothing=0, miniters=1)
             self._bar.start_t -= time.perf_counter() - self._began
         if self._bar.total != self._total:
@@ -57,7 +58,7 @@ class Bar:
         falls = [later / earlier for earlier, later in zip(self._gaps, self._gaps[1:], strict=False)]
         fall = min(max(math.prod(falls[-3:]) ** (1 / len(falls[-3:])), 0.05), 0.7) if falls else _FALL
         missing = max(0.0, math.log(relative / max(self._tol, 1e-15)) / -math.log(fall))
-        # A step takes a pass, or three.
+        # A step of Newton's method takes one pass, one of the interior point three.
         per_step = max(self._per_pass, (self._blocks - self._per_pass) / steps)
         self._expect(math.ceil(missing) * per_step)
 
@@ -67,5 +68,5 @@ class Bar:
             self._bar.close()
 
     def _expect(self, blocks: float) -> None:
-        # And a pass after the steps.
+        # The last pass certifies what is returned.
         self._total = self._blocks + round(blocks) + self._per_pass

@@ -12,7 +12,7 @@ from jaxhinge._base.values import check_binary_targets
 from jaxhinge._methods.streamed.blocks import Layout, Piece, Pieces, cut
 from jaxhinge._methods.streamed.kernels import Block, first_pass_sums
 
-# Rows that are solved by themselves first: enough to come near the solution, few enough to cost little.
+# The sample that is solved first has at most so many rows and bytes: enough to come near the solution at little cost.
 _SAMPLE_ROWS = 1 << 17
 _SAMPLE_BYTES = 1 << 28
 
@@ -134,7 +134,7 @@ def _check_classes(sign: NDArray, weight: NDArray | None) -> None:
     if weight is not None and not counted.any():
         raise ValueError("sample_weight is 0 for every row; at least one row needs a weight above 0.")
     if not ((sign > 0) & counted).any() or not ((sign < 0) & counted).any():
-        # Raises, with its own words.
+        # The check raises an error that names the value.
         check_binary_targets("y", sign[sign != 0], None if weight is None else weight[sign != 0])
 
 

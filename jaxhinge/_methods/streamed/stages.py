@@ -38,15 +38,19 @@ from jaxhinge._methods.streamed.passes import (
 from jaxhinge._methods.streamed.progress import Bar
 from jaxhinge._methods.streamed.rows import StreamedRows, first_pass
 
-# Newton's method takes so many passes at most before the interior point is tried: from 0, and from a sample's solution.
+# `_COLD_PASSES`: from 0 Newton's method takes at most so many passes before the interior point is tried.
 _COLD_PASSES = 30
+# `_WARM_PASSES`: from a sample's solution it takes at most so many.
 _WARM_PASSES = 15
+# `_FIRST_WIDTH`: width of the smoothed kink at a cold start, in units of the margin.
 _FIRST_WIDTH = 2.0
+# `_SAMPLE_TOL`: smallest relative gap that the sample is solved to.
 _SAMPLE_TOL = 1e-4
-# Complementarity, of the objective, below which float32 holds nothing more; and a start is not taken for nearer to the
-# end of the central path than this.
+# `_FLOAT32_FLOOR`: complementarity, relative to the objective, below which float32 resolves no further progress.
 _FLOAT32_FLOOR = 1e-7
+# `_FLOAT32_GAP`: where the relative gap is smaller already, the float32 stage is left out.
 _FLOAT32_GAP = 1e-4
+# `_CLOSEST`: smallest initial barrier parameter of a warm start, relative to a cold one.
 _CLOSEST = 1e-3
 
 
@@ -77,7 +81,7 @@ def solve_stream(config: Config, x: Any, y: Any, l2: Any, sample_weight: Any, op
         streamed = first_pass(pieces_of(x, y, sample_weight), bar.tick)
         bar.begin(streamed.num_blocks)
         dtype = np.dtype(np.float64) if options.as_numpy else jax.dtypes.canonicalize_dtype(streamed.layout.dtype)
-        # What overflows is told by its value: it is never better than anything, and refused at the end.
+        # A value that overflows is never better than another, and is refused at the end.
         with np.errstate(over="ignore", invalid="ignore"):
             problem = _problem(config, streamed, strength)
             certified, otherwise, steps = _solve(config, problem, stop, dtype, bar, options.on_interrupt)
@@ -103,7 +107,7 @@ def _stop_of(options: StreamOptions) -> Stop:
 def _problem(config: Config, streamed: StreamedRows, l2: float) -> StreamedProblem:
     """The rows with what their blocks share: centred for a free bias, else turned to the direction of their mean."""
     d = streamed.layout.num_features
-    # In the precision in which it is taken from the features.
+    # The centre is rounded to the precision in which it is subtracted from the features.
     centre = streamed.centre.astype(streamed.layout.dtype).astype(np.float64)
     centre = centre if config.intercept == "free" else np.zeros(d)
     direction, penalty = streamed.centre, np.full(d, l2)
@@ -164,7 +168,7 @@ def _search(
         make_steps(
             problem, kernel_config, start, closeness, _FLOAT32_FLOOR if dtype == jnp.float32 else 0.0, stop, state
         )
-        # Where float64 is enough for the gap, but not after rounding to the caller's dtype, there is no more to be had.
+        # Where the gap is small enough in float64 but not after rounding to the caller's dtype, more steps do not help.
         enough = dtype == jnp.float64 and state.is_over(stop)
         certified = certify()
         if enough or state.is_over(stop):
@@ -183,7 +187,7 @@ def _sampled(config: Config, problem: StreamedProblem, stop: Stop) -> tuple[Iter
     iterate = newton_steps(
         config, part, Iterate(np.zeros_like(problem.penalty), _FIRST_WIDTH), coarse, _COLD_PASSES, state
     )
-    # All scores are off by about this much for the choice of the sample.
+    # The choice of the sample moves all scores by about this much.
     width = max(iterate.width, float(np.sqrt(len(iterate.z) / sample.num_rows)))
     return Iterate(state.best.z, width), within(state.best.values, coarse.tol)
 
@@ -207,12 +211,12 @@ def _certify(config: Config, problem: StreamedProblem, dtype: Any, state: Stream
     values = values_of(kernel_config, penalty, point, sums)
     if not np.isfinite(values.primal):
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    # What rounding has spoilt is not taken: parameters of 0 have a value of 1, and a dual of 0 one of 0.
+    # Where rounding has spoilt a point, 0 is better: parameters of 0 have a value of 1, a dual of 0 one of 0.
     if values.primal > 1:
         w, b, values = np.zeros_like(w), np.zeros_like(b), values._replace(primal=1.0)
     if not values.dual >= 0:
         dual, values = np.zeros_like(dual), values._replace(dual=0.0)
-    # Nor is what lower precision believed of them.
+    # The values that lower precision believed are replaced by those of float64.
     state.best = state.best._replace(values=state.best.values._replace(primal=values.primal, dual=values.dual))
     return _Certified(w, b, dual[: streamed.num_rows], values)
 
