@@ -29,7 +29,7 @@ from jaxhinge._train.fit import FitResult, fit
 from jaxhinge._train.step import make_train_step, train
 from jaxhinge.losses._kink import hinge, positive_part
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Checkpoints",
