@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pandas as pd
+import scipy.sparse
+from jax.experimental import sparse
 
 Rng = np.random.Generator
 
@@ -148,6 +150,39 @@ def _masked(values: Any) -> Any:
     return np.ma.masked_array(values, np.arange(values.size).reshape(values.shape) % 3 == 1)
 
 
+FORMATS = ("csr", "csc", "coo", "bsr", "dia", "dok", "lil")
+
+
+def sparse_of(rng: Rng, values: Any) -> Any:
+    """A matrix in any sparse format, as an array or a matrix, or as JAX has it; perhaps less tidy than usual."""
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or values.dtype == np.longdouble:
+        return values
+    if rng.random() < 0.2:
+        return sparse.BCOO.fromdense(jnp.asarray(values), nse=int(np.count_nonzero(values)) + int(rng.integers(3)))
+    kind = scipy.sparse.coo_array if rng.random() < 0.6 else scipy.sparse.coo_matrix
+    found = kind(values)
+    if rng.random() < 0.2:  # entries out of order, some of them in two parts, some of them 0
+        row, column, data = (np.concatenate([part, part[:2]]) for part in (found.row, found.col, found.data))
+        data[-2:] = 0
+        order = rng.permutation(len(data))
+        found = kind((data[order], (row[order], column[order])), shape=values.shape)
+    found = found.asformat(FORMATS[rng.integers(len(FORMATS))])
+    if rng.random() < 0.3 and found.format in ("csr", "csc", "bsr"):
+        found.indices, found.indptr = found.indices.astype(np.int64), found.indptr.astype(np.int64)
+    return found
+
+
+def is_sparse(value: Any) -> bool:
+    return scipy.sparse.issparse(value) or isinstance(value, sparse.BCOO)
+
+
+def dense(value: Any) -> Any:
+    """What a sparse matrix holds, as an array; anything else as it is."""
+    if scipy.sparse.issparse(value):
+        return np.asarray(value.toarray())
+    return np.asarray(value.todense()) if isinstance(value, sparse.BCOO) else value
+
+
 CONTAINERS: tuple[Callable[[Any], Any], ...] = (
     lambda values: values,
     lambda values: values,
@@ -172,6 +207,8 @@ def contained(rng: Rng, values: Any) -> Any:
     """The same values in another container."""
     try:
         with np.errstate(all="ignore"):
+            if rng.random() < 0.1:
+                return sparse_of(rng, np.asarray(values))
             return CONTAINERS[rng.integers(len(CONTAINERS))](values)
     except (TypeError, ValueError, NotImplementedError):
         # A frame or a view of a dtype that its own library does not know.
@@ -185,6 +222,9 @@ def spoilt(rng: Rng, value: Any) -> Any:
         return value._replace(**{field: spoilt(rng, getattr(value, field))})
     if isinstance(value, (int, float, bool, str)) or value is None:
         return float(rng.choice(SPECIALS)) if rng.random() < 0.4 else junk(rng)
+    if is_sparse(value):
+        found = spoilt(rng, dense(value))
+        return sparse_of(rng, found) if type(found) is np.ndarray else found
     if not isinstance(value, np.ndarray):
         return junk(rng)
     kind = rng.integers(7)
@@ -222,6 +262,9 @@ def fingerprint(value: Any) -> Any:
         content = repr(plain.tolist()) if plain.dtype == object else plain.tobytes()
         mask = np.ma.getmaskarray(value).tobytes() if isinstance(value, np.ma.MaskedArray) else b""
         return type(value).__name__, str(value.dtype), value.shape, value.flags.writeable, content, mask
+    if is_sparse(value):
+        parts = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
+        return value.shape, [fingerprint(getattr(value, part)) for part in parts if hasattr(value, part)]
     if isinstance(value, (pd.DataFrame, pd.Series)):
         return repr(value.to_dict()), repr(value.index.tolist())
     if isinstance(value, jax.Array):

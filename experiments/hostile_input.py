@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _hostile_functions import FUNCTIONS, Function
-from _hostile_values import Rng, contained, fingerprint, spoilt
+from _hostile_values import Rng, contained, dense, fingerprint, spoilt
 
 PACKAGE = str(Path(sys.modules["jaxhinge"].__file__ or "").parent)
 SECONDS = 30
@@ -37,8 +37,9 @@ class HangError(BaseException):
     """A call took longer than a case may; not an Exception, so that nothing swallows it."""
 
 
-def in_native_order(value: Any) -> Any:
-    """JAX, which the contracts are checked with, takes arrays in the byte order of the machine only."""
+def plain(value: Any) -> Any:
+    """Sparse made dense, and in the byte order of the machine: JAX, which checks the contracts, takes no other."""
+    value = dense(value)
     return value.astype(value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
 
 
@@ -92,13 +93,16 @@ def arguments_of(function: Function, rng: Rng) -> dict[str, Any]:
 
 def refusal_complaint(function: Function, arguments: dict[str, Any], error: Exception) -> str:
     """What is wrong with the way a call was refused, or nothing."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    ours = max(place for place, frame in enumerate(frames) if frame.startswith((PACKAGE, str(Path(__file__).parent))))
+    if any(f"/site-packages/{package}/" in frame for package in function.trusted for frame in frames[ours:]):
+        return ""
     words = set(re.findall(r"\w[\w.]*", str(error)))
     words |= {word.partition(".")[0] for word in words}  # init.params.b is of init
     if not words & {*arguments, *function.names, *(f"{name}." for name in arguments)}:
         return f"{type(error).__name__} names no argument: {error}"
-    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     # Python itself refuses a wrong number of arguments, or unknown ones.
-    if not frames[-1].startswith((PACKAGE, str(Path(__file__).parent))):
+    if ours < len(frames) - 1:
         return f"{type(error).__name__} comes from {frames[-1]}: {error}"
     return ""
 
@@ -137,7 +141,7 @@ def run_case(function: Function, seed: tuple[int, ...]) -> Outcome:
         if kind == "result":
             with np.errstate(all="ignore"):
                 try:
-                    complaint = function.check({k: in_native_order(v) for k, v in arguments.items()}, result)
+                    complaint = function.check({k: plain(v) for k, v in arguments.items()}, result)
                 except Exception as error:
                     complaint = f"the contract cannot be checked: {type(error).__name__}: {error}\n{short_trace(error)}"
             if complaint:
