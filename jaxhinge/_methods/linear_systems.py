@@ -40,7 +40,7 @@ def diagonal(values: Array) -> Array:
     return xp.eye(values.shape[-1], dtype=values.dtype) * values[..., None, :] if values.ndim > 1 else xp.diag(values)
 
 
-def factored(hessian: Array, rounding: float) -> tuple[Array, Array]:
+def factored(hessian: Array, rounding: float, root: Callable[[Array], Array] = cholesky) -> tuple[Array, Array]:
     """The Cholesky factor of the system scaled to a unit diagonal, known to a relative `rounding`; and that scale.
 
     On the host it is the inverse of the factor, with which many right-hand sides of many problems are solved at once.
@@ -51,7 +51,7 @@ def factored(hessian: Array, rounding: float) -> tuple[Array, Array]:
     # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
     jitter = max(4, size / 2) * rounding * xp.eye(size, dtype=hessian.dtype)
     scaled = hessian * scale[..., :, None] * scale[..., None, :] + jitter
-    return cholesky(scaled), scale
+    return root(scaled), scale
 
 
 def solved(factor: tuple[Array, Array], rhs: Array) -> Array:

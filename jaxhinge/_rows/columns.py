@@ -35,8 +35,9 @@ class Columns:
         return z[..., :-1] @ self.features + z[..., -1:] if self.ones else z @ self.features
 
     def adjoint(self, push: jax.Array) -> jax.Array:
-        """`sum_i push_i a_i`, `(p,)`."""
-        return jnp.append(self.features @ push, jnp.sum(push)) if self.ones else self.features @ push
+        """`sum_i push_i a_i`, `(..., p)` for `push` `(..., n)`."""
+        sums = self.features @ push if push.ndim == 1 else push @ self.features.T
+        return jnp.concatenate([sums, jnp.sum(push, axis=-1, keepdims=True)], axis=-1) if self.ones else sums
 
     def gram(self, weight: jax.Array) -> jax.Array:
         """`sum_i weight_i a_i a_i'`, `(p, p)`."""

@@ -19,6 +19,8 @@ _BLOCK = 2**17
 _SMALL = 2**20
 # Below so many numbers threads cost more than they save.
 _THREADS_PAY = 2**20
+# `_MOSTLY_0`: of weights of which less than one in so many is above 0, only these rows are multiplied.
+_MOSTLY_0 = 3
 # Products of pairs of features are kept for many problems on the same rows where they are few.
 _MANY_PAIRS = 2**22
 
@@ -129,8 +131,8 @@ class DenseRows:
 
     def _grams(self, weight: NDArray) -> NDArray:
         pairs = self._pairs
-        if pairs is None:
-            return np.stack([self.gram(one) for one in weight])
+        if pairs is None or _MOSTLY_0 * np.count_nonzero(weight) < weight.size:
+            return np.stack([self.gram_of_few(one) for one in weight])
         place, products = pairs
         grams: NDArray = (weight @ products)[..., place]
         return grams

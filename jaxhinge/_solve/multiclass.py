@@ -11,27 +11,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhinge._base.arrays import flag, scalar_like
-from jaxhinge._base.interrupts import computed
+from jaxhinge._base.arrays import scalar_like
+from jaxhinge._base.interrupts import OnInterrupt, computed
 from jaxhinge._base.precision import in_float64
-from jaxhinge._base.values import check_finite
+from jaxhinge._base.progress import step_bar
+from jaxhinge._base.values import check_finite, is_on_accelerator
+from jaxhinge._methods.executor import Watch
+from jaxhinge._methods.multiclass.host import solve_on_host
 from jaxhinge._methods.multiclass.stages import (
+    LARGEST_SYSTEM,
     Config,
     LabelledRows,
     Start,
-    solve_float32_stage,
-    solve_float64_stage,
     solve_rows,
 )
 from jaxhinge._methods.padded import padded, padded_size
 from jaxhinge._methods.problem import Answer, Status
 from jaxhinge._objective.objective import LinearParams
-from jaxhinge._solve.binary import Solution, SolverOptions
+from jaxhinge._solve.binary import Solution, SolverOptions, solver_options
 from jaxhinge._solve.given import caller_dtype, config_of, is_traced
 from jaxhinge._solve.labels import Classified, check_init, classified, host_limits
 from jaxhinge._solve.one_vs_rest import solve_one_vs_rest
 
 MulticlassLoss = Literal["crammer_singer", "weston_watkins", "one_vs_rest"]
+MulticlassMethod = Literal["auto", "newton", "interior_point", "ascent"]
 _LOSSES = ("crammer_singer", "weston_watkins", "one_vs_rest")
 
 
@@ -46,8 +49,11 @@ def solve_multiclass(
     tol: ArrayLike = 1e-4,
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
+    method: MulticlassMethod = "auto",
     as_numpy: bool = False,
     num_classes: int | None = None,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Solution:
     r"""The multiclass support vector machine solved exactly: the minimiser of `jaxhinge.loss`, with a duality gap.
 
@@ -72,11 +78,11 @@ def solve_multiclass(
     subject to `sum_j dual_ij <= c_i` (Crammer-Singer) or `dual_ij <= c_i` (Weston-Watkins) and, where the bias is
     free, `sum_i V_ij = 0` for every class. For one-vs-rest, column j is the dual of a binary machine as in `solve`.
 
-    It is pure: it works under `jit` and `vmap`; a new number does not recompile. On arrays that are not traced, rows
-    are padded with zero weight to one of a few sizes. The work is certified in float64 on CPU and GPU, whatever the
-    flags and the input's dtype. A step forms and factors a matrix of order `(k - 1) * d` (d features, no more of them
-    than rows); beyond an order of 8,192 a step is 50 steps of accelerated ascent on the dual instead, which need no
-    memory but take long where `l2` is small.
+    It is pure: it works under `jit` and `vmap`; a new number does not recompile. What is not traced and lies on a CPU
+    is solved in NumPy, on the host, where nothing is compiled; arrays on an accelerator, and NumPy input where the
+    default device is one, in JAX. The work is done in float64 on CPU and GPU, whatever the flags and the input's dtype.
+    A step of the interior point forms and factors a matrix of order `(k - 1) * d` (d features, no more of them than
+    rows). A step of the ascent is 50 ascents on the dual, which need no memory but take long where `l2` is small.
 
     Args:
       x: Features `(n, d)`.
@@ -89,9 +95,16 @@ def solve_multiclass(
       tol: Stop when `gap <= tol * primal_value`.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from: another `l2`, other weights.
+      method: "interior_point"; "ascent", accelerated projected gradient ascent on the dual; "auto" is the interior
+        point, after up to 20 steps of ascents where the order of its matrix is above 1,500, and ascents alone above
+        8,192. For "one_vs_rest", the methods of `solve`, "newton" among them.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       num_classes: k; by default one more than the largest label. Needed where `labels` are traced. A class without
         rows gets `w = 0` and a bias out of reach of every row where biases are free.
+      progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
+        more than two seconds. Host only.
+      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt, or "return" what was reached, certified, with the
+        status STEP_LIMIT. Host only, and "return" is not for rows on an accelerator.
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64): `params.w` `(d, k)`, `params.b` `(k,)`,
@@ -102,7 +115,7 @@ def solve_multiclass(
     Raises:
       ValueError: On concrete arrays: NaN or infinity, labels that are no integers `0..k-1`, one class only, `l2 <= 0`,
         negative or all-zero weights; under a trace those give the status `REFUSED` and NaN. Shapes that do not fit
-        are refused anywhere.
+        are refused anywhere. A method that the loss does not have, or whose matrix would be too large.
       TypeError: Something is not a real number; a derivative is taken.
 
     References:
@@ -121,18 +134,43 @@ def solve_multiclass(
     """
     if not isinstance(loss, str) or loss not in _LOSSES:
         raise ValueError(f"loss must be one of {', '.join(_LOSSES)}; got {loss!r}.")
-    intercept = config_of("hinge", fit_intercept, "auto").intercept
-    options = SolverOptions(tol, max_steps, init, flag("as_numpy", as_numpy))
-    traced = is_traced(x, labels, l2, sample_weight, options)
-    if traced and options.as_numpy:
+    binary = config_of("hinge", fit_intercept, method)
+    options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
+    traced = is_traced(x, labels, l2, sample_weight, tol, max_steps, init)
+    if traced:
+        _check_for_trace(options)
+    problem = classified(x, labels, l2, sample_weight, num_classes, traced=traced)
+    if loss == "one_vs_rest":
+        return solve_one_vs_rest(binary, problem, options, traced=traced)
+    if method == "newton":
+        raise ValueError(
+            f'method="newton" is for loss="one_vs_rest"; for {loss} there are "interior_point" and "ascent".'
+        )
+    config = Config(loss == "weston_watkins", binary.intercept, problem.num_classes, method)
+    _check_system(config, problem.x.shape)
+    if traced:
+        return _solve_traced(config, problem, options)
+    return _solve_host(config, problem, options, is_on_accelerator(x))
+
+
+def _check_system(config: Config, shape: tuple[int, int]) -> None:
+    """Refuse the interior point where its matrix would not fit."""
+    n, d = shape
+    order = (config.num_classes - 1) * min(d + (config.intercept != "none"), n + 1)
+    if config.method == "interior_point" and order > LARGEST_SYSTEM:
+        raise ValueError(
+            f'method="interior_point" would factor a matrix of order {order}, above {LARGEST_SYSTEM}: use "ascent", '
+            'which is what "auto" does here.'
+        )
+
+
+def _check_for_trace(options: SolverOptions) -> None:
+    if options.as_numpy:
         raise ValueError(
             "as_numpy=True gives NumPy arrays, so it is for the host only; leave it out under jit and vmap."
         )
-    problem = classified(x, labels, l2, sample_weight, num_classes, traced=traced)
-    if loss == "one_vs_rest":
-        return solve_one_vs_rest(intercept, problem, options, traced=traced)
-    config = Config(loss == "weston_watkins", intercept, problem.num_classes)
-    return (_solve_traced if traced else _solve_host)(config, problem, options)
+    if options.on_interrupt == "return" or options.progress:
+        raise ValueError('on_interrupt="return" and progress=True are for the host: leave them out under jit and vmap.')
 
 
 def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -> Solution:
@@ -168,40 +206,43 @@ def _without_derivative(config: Config) -> Any:
     return solver
 
 
-def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> Solution:
+def _solve_host(config: Config, problem: Classified, options: SolverOptions, on_accelerator: bool) -> Solution:
+    """Solve what is not traced: in NumPy, or in JAX where the data are on an accelerator."""
     tol, max_steps = host_limits(options)
-    x, size = problem.x, padded_size(len(problem.x))
-    dtype = jnp.float64 if options.as_numpy else caller_dtype(x)
-    rows = LabelledRows(
-        padded(x.T, size),
-        padded(problem.labels, size),
-        padded(problem.weight / problem.weight.sum(), size),
-        np.float64(problem.l2),
-        np.bool_(True),
-    )
+    x = problem.x
+    config = replace(config, dtype=np.float64 if options.as_numpy else caller_dtype(x))
+    c = problem.weight / problem.weight.sum()
+    rows = LabelledRows(x.T, problem.labels, c, np.float64(problem.l2), np.bool_(True))
     start = _multiclass_start(options.init, x.shape, config.num_classes, np, np.float64)
-    start = start._replace(dual=padded(start.dual.T, size).T)
-    answer = _solve_padded(replace(config, dtype=dtype), rows, start, tol, max_steps)
+    if on_accelerator:
+        if options.on_interrupt == "return":
+            raise ValueError('on_interrupt="return" is for the CPU: on an accelerator a solve is one compiled program.')
+        answer = _solve_padded(config, rows, start, tol, max_steps)
+    else:
+        with step_bar(options.progress, float(tol)) as bar:
+            watch = Watch(options.on_interrupt == "return", bar)
+            answer = solve_on_host(config, rows, start, float(tol), int(max_steps), watch)
     if answer.status == Status.REFUSED:
         check_finite("x", x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    answer = answer._replace(dual=answer.dual[: len(x)])
     return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
 def _solve_padded(config: Config, rows: LabelledRows, start: Start, tol: np.float64, max_steps: np.int32) -> Answer:
-    """The answer in NumPy arrays. A program of its own tries what float32 can do: few problems need the other."""
+    """The answer in NumPy arrays, by a program that is compiled for the next of a few numbers of rows."""
+    n = len(rows.c)
+    size = padded_size(n)
+    per_row = {name: padded(getattr(rows, name), size) for name in ("xt", "labels", "c")}
+    start = start._replace(dual=padded(start.dual.T, size).T)
     with jax.enable_x64(True):
-        rows = jax.device_put(rows)
-        answer, progress = computed(_compiled_multiclass(solve_float32_stage, config)(rows, start, tol, max_steps))
-        if answer.status in (Status.STALLED, Status.STEP_LIMIT) and progress.steps < max_steps:
-            answer = computed(_compiled_multiclass(solve_float64_stage, config)(rows, progress, tol, max_steps))
-        return jax.tree.map(np.array, answer)  # type: ignore[no-any-return]
+        found = computed(_compiled_multiclass(config)(rows._replace(**per_row), start, tol, max_steps))
+        answer: Answer = jax.tree.map(np.array, found)
+    return answer._replace(dual=answer.dual[:n])
 
 
 @lru_cache
-def _compiled_multiclass(solver: Any, config: Config) -> Any:
-    return jax.jit(in_float64(partial(solver, config), config.dtype))
+def _compiled_multiclass(config: Config) -> Any:
+    return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
 
 
 def _multiclass_start(init: Solution | None, shape: tuple[int, int], num_classes: int, numpy: Any, dtype: Any) -> Start:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.arrays import scalar_like
-from jaxhinge._base.values import check_finite
+from jaxhinge._base.arrays import NDArray, scalar_like
+from jaxhinge._base.progress import step_bar
+from jaxhinge._base.values import check_finite, is_on_accelerator
 from jaxhinge._methods.batch import Batch, problems_at_once, share, solve_batch
-from jaxhinge._methods.problem import Answer, Config, Intercept, Status
+from jaxhinge._methods.executor import Watch
+from jaxhinge._methods.host import solve_on_host
+from jaxhinge._methods.problem import Answer, Config, Start, Status
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.binary import Solution, SolverOptions, solve_problem
-from jaxhinge._solve.given import Problem, caller_dtype
+from jaxhinge._solve.given import Problem, caller_dtype, weighed_on_host
 from jaxhinge._solve.labels import Classified, check_init, host_limits
 
 _ANY_MEMORY = 1e15
+# `_QUICK`: smaller features are solved in less time than after which a progress bar is drawn.
+_QUICK = 10**6
 
 
-def solve_one_vs_rest(intercept: Intercept, problem: Classified, options: SolverOptions, *, traced: bool) -> Solution:
+def solve_one_vs_rest(config: Config, problem: Classified, options: SolverOptions, *, traced: bool) -> Solution:
     """The sum of the binary problems: their objectives, dual values and gaps add up."""
-    config = Config(intercept=intercept)
     return (_solve_traced if traced else _solve_host)(config, problem, options)
 
 
@@ -47,7 +52,7 @@ def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -
     x, k = problem.x, problem.num_classes
     signs, present = _signs(problem, jnp)
     signs, known = _stand_in(config, signs.astype(x.dtype), present, jnp)
-    init = _class_problems_of(options.init, x.shape, k)
+    init = _class_problems_of(options.init, x.shape, k, jnp)
 
     def one_class(sign: jax.Array, init: Solution | None) -> Solution:
         rows = Problem(x, sign, jnp.ones_like(sign), problem.weight, problem.l2, valid=problem.valid)
@@ -59,20 +64,16 @@ def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -
 
 def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> Solution:
     tol, max_steps = host_limits(options)
-    x, k = problem.x, problem.num_classes
+    x = problem.x
     signs, known = _stand_in(config, *_signs(problem, np), np)
-    config = replace(config, dtype=jnp.float64 if options.as_numpy else caller_dtype(x))
-    shared = share(x, problem.weight)
-    at_once = problems_at_once(k, shared.size, x.shape[1], x.dtype.itemsize, _ANY_MEMORY)
-    init = _class_problems_of(options.init, x.shape, k)
-    found = []
-    for first in range(0, k, at_once):
-        # All chunks have one size, so that they are compiled once; the last repeats its last problem.
-        chunk = np.minimum(np.arange(first, first + at_once), k - 1)
-        batch = Batch(signs[chunk], np.tile(problem.weight, (at_once, 1)), np.full(at_once, problem.l2))
-        before = None if init is None else jax.tree.map(lambda leaf: np.asarray(leaf)[chunk], _answer(init))  # noqa: B023
-        found.append(solve_batch(config, shared, batch, before, float(tol), int(max_steps)))
-    answer: Answer = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:k], *found)
+    config = replace(config, dtype=np.float64 if options.as_numpy else caller_dtype(x))
+    init = _class_problems_of(options.init, x.shape, problem.num_classes, np)
+    before = None if init is None else jax.tree.map(np.asarray, _answer(init))
+    if is_on_accelerator(x):
+        _check_for_accelerator(config, options)
+    one_by_one = not is_on_accelerator(x) and (_asks_for_steps(config, options) or x.size > _QUICK)
+    solve_all = partial(_one_by_one, options) if one_by_one else _as_a_batch
+    answer = solve_all(config, problem, signs, before, float(tol), int(max_steps))
     if (answer.status == Status.REFUSED).any():
         check_finite("x", x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
@@ -80,12 +81,67 @@ def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> 
     return solution if options.as_numpy else jax.device_put(solution)
 
 
-def _class_problems_of(init: Solution | None, shape: tuple[int, int], num_classes: int) -> Solution | None:
+def _asks_for_steps(config: Config, options: SolverOptions) -> bool:
+    """Whether something is asked for that a batch, which makes a step of all problems at once, does not have."""
+    return config.method != "auto" or options.on_interrupt == "return" or options.progress is True
+
+
+def _check_for_accelerator(config: Config, options: SolverOptions) -> None:
+    if options.on_interrupt == "return":
+        raise ValueError('on_interrupt="return" is for the CPU: on an accelerator a solve is one compiled program.')
+    if config.method != "auto":
+        raise ValueError(
+            f'method={config.method!r} is for the CPU: on an accelerator loss="one_vs_rest" is solved as one batch. '
+            'Leave it at "auto".'
+        )
+
+
+def _as_a_batch(
+    config: Config, problem: Classified, signs: NDArray, before: Answer | None, tol: float, max_steps: int
+) -> Answer:
+    x, k = problem.x, problem.num_classes
+    shared = share(x, problem.weight)
+    at_once = problems_at_once(k, shared.size, x.shape[1], x.dtype.itemsize, _ANY_MEMORY)
+    found = []
+    for first in range(0, k, at_once):
+        # All chunks have one size, so that they are compiled once; the last repeats its last problem.
+        chunk = np.minimum(np.arange(first, first + at_once), k - 1)
+        batch = Batch(signs[chunk], np.tile(problem.weight, (at_once, 1)), np.full(at_once, problem.l2))
+        start = None if before is None else jax.tree.map(lambda leaf: leaf[chunk], before)  # noqa: B023
+        found.append(solve_batch(config, shared, batch, start, tol, max_steps))
+    answer: Answer = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:k], *found)
+    return answer
+
+
+def _one_by_one(
+    options: SolverOptions,
+    config: Config,
+    problem: Classified,
+    signs: NDArray,
+    before: Answer | None,
+    tol: float,
+    max_steps: int,
+) -> Answer:
+    """Class by class, watched. After Ctrl-C the other classes stay where they start, which is certified, too."""
+    x, found = problem.x, []
+    with step_bar(options.progress, tol) as bar:
+        watch = Watch(options.on_interrupt == "return", bar)
+        for number, sign in enumerate(signs):
+            rows = weighed_on_host(config, Problem(x, sign, np.ones(len(x)), problem.weight, problem.l2))
+            start = Start(np.zeros(x.shape[1]), np.zeros(()), np.zeros(len(x)), np.bool_(False))
+            if before is not None:
+                w, b, dual = (leaf[number].astype(np.float64) for leaf in (before.w, before.b, before.dual))
+                start = Start(w, b, dual, np.bool_(True))
+            found.append(solve_on_host(config, rows, start, tol, max_steps, watch))
+    return Answer(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
+
+
+def _class_problems_of(init: Solution | None, shape: tuple[int, int], num_classes: int, numpy: Any) -> Solution | None:
     """An earlier solution with the classes along the first axis of its parameters and dual."""
     if init is None:
         return None
     check_init(init, shape, num_classes)
-    every = [jnp.broadcast_to(jnp.asarray(leaf), (num_classes,)) for leaf in init[2:]]
+    every = [numpy.broadcast_to(numpy.asarray(leaf), (num_classes,)) for leaf in init[2:]]
     return Solution(LinearParams(init.params.w.T, init.params.b), init.dual.T, *every)
 
 

@@ -41,6 +41,9 @@ CALLS = {
     "path": lambda x: jh.path(x, Y, l2=[0.1, 1.0]),
     "sweep": lambda x: jh.sweep(x, Y, l2=[0.1, 1.0], folds=3)[:-1],
     "one against the rest": lambda x: jh.solve_multiclass(x, np.arange(60) % 3, l2=0.1, loss="one_vs_rest"),
+    "Crammer-Singer": lambda x: jh.solve_multiclass(x, np.arange(60) % 3, l2=0.1),
+    "Weston-Watkins": lambda x: jh.solve_multiclass(x, np.arange(60) % 3, l2=0.1, loss="weston_watkins"),
+    "classes by ascents": lambda x: jh.solve_multiclass(x, np.arange(60) % 3, l2=0.1, method="ascent"),
     "gap": lambda x: jh.duality_gap((np.zeros(3), 0.0), x, Y, l2=0.1),
 }
 

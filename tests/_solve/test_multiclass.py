@@ -1,5 +1,7 @@
 """`solve_multiclass`: every number is derived once more in NumPy from the definition, and agrees with other solvers."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
@@ -8,9 +10,13 @@ from sklearn.svm import LinearSVC
 
 import jaxhinge as jh
 from jaxhinge import Status
+from jaxhinge._methods import interior_point as binary_interior_point
+from jaxhinge._methods.interior_point import step as binary_step
+from jaxhinge._methods.multiclass import host as multiclass_host
+from jaxhinge._methods.multiclass import interior_point as multiclass_interior_point
 from jaxhinge._methods.multiclass import stages as multiclass_stages
+from jaxhinge._methods.multiclass.interior_point import _newton as multiclass_interior_point_newton
 
-# One shape for nearly all tests, for a new shape is a new compilation: rows are padded to 64.
 N, D, K = 60, 3, 3
 LOSSES = {
     "crammer_singer": jh.losses.multiclass_hinge_loss,
@@ -309,26 +315,173 @@ def test_limits_warm_starts_and_dtypes():
     assert double.primal_value == pytest.approx(float(cold.primal_value), rel=1e-12)
 
 
-def test_nothing_is_compiled_for_new_numbers_or_a_few_rows_less(compilations):
-    solved(loss="crammer_singer", intercept=True)
-    with compilations() as names:
-        solved(loss="crammer_singer", intercept=True, l2=0.5, tol=1e-3, max_steps=50)
-        solved(X[3:], LABELS[3:], loss="crammer_singer", intercept=True, sample_weight=np.linspace(1, 2, N - 3))
-    assert names == []
-
-
 @pytest.mark.parametrize(
     ("loss", "intercept", "num_features"), [("crammer_singer", True, D), ("weston_watkins", False, 70)]
 )
-def test_ascent_where_the_newton_system_would_be_too_large(monkeypatch, loss, intercept, num_features):
-    monkeypatch.setattr(multiclass_stages, "_LARGE_SYSTEM", 0)
-    monkeypatch.setattr(multiclass_stages, "_LARGEST_SYSTEM", 0)
-    # One class more than elsewhere, so that no compiled solver is mistaken for this one; and more features than rows.
+def test_ascents_alone(loss, intercept, num_features):
+    # More features than rows among them.
     x, labels = blobs(4, classes=K + 1)
     x = np.column_stack([x, np.random.default_rng(5).normal(size=(N, num_features - D))])
-    solution = solved(x, labels, loss=loss, intercept=intercept, l2=0.3)
+    solution = solved(x, labels, loss=loss, intercept=intercept, l2=0.3, method="ascent")
     assert solution.status == Status.CONVERGED
     assert check_certificate(solution, x, labels, l2=0.3, loss=loss, intercept=intercept) <= 1e-4
+
+
+@pytest.mark.parametrize("loss", ["crammer_singer", "weston_watkins"])
+def test_ascents_before_the_interior_point_where_the_system_is_large(monkeypatch, loss):
+    monkeypatch.setattr(multiclass_stages, "LARGE_SYSTEM", 0)
+    monkeypatch.setattr(multiclass_host, "ASCENT_STEPS", 1)
+    x = np.column_stack([X, np.random.default_rng(6).normal(size=(N, 70))])
+    solution = solved(x, loss=loss, intercept=True, l2=1e-2)
+    assert solution.status == Status.CONVERGED
+    assert check_certificate(solution, x, LABELS, l2=1e-2, loss=loss, intercept=True) <= 1e-4
+    monkeypatch.setattr(multiclass_stages, "LARGEST_SYSTEM", 0)
+    few = solved(x, loss=loss, intercept=True, l2=1e-2, max_steps=2)
+    assert (few.steps, few.status) == (2, Status.STEP_LIMIT)
+
+
+def interrupted_after(steps, monkeypatch, **problem):
+    """The solution where Ctrl-C is pressed during the next step, and whether it was."""
+    calls = []
+
+    def newton(*args):
+        calls.append(args)
+        if len(calls) == steps + 1:
+            raise KeyboardInterrupt
+        return multiclass_interior_point_newton(*args)
+
+    monkeypatch.setattr(multiclass_interior_point, "_newton", newton)
+    return solved(**problem, on_interrupt="return"), len(calls) > steps
+
+
+@pytest.mark.parametrize(("loss", "intercept"), [("crammer_singer", True), ("weston_watkins", False)])
+def test_whatever_is_reached_when_ctrl_c_is_pressed_is_certified(monkeypatch, loss, intercept):
+    problem = {"loss": loss, "intercept": intercept}
+    best = solved(**problem)
+    for steps in (0, 1, 4, 100):
+        found, was_interrupted = interrupted_after(steps, monkeypatch, **problem)
+        assert found.status == (Status.STEP_LIMIT if was_interrupted else Status.CONVERGED)
+        check_certificate(found, X, LABELS, l2=0.02, **problem)
+        assert found.steps == min(steps, int(best.steps))
+    assert not was_interrupted
+    monkeypatch.setattr(multiclass_interior_point, "_newton", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        solved(**problem)
+
+
+def test_ctrl_c_leaves_the_classes_of_one_vs_rest_that_are_solved(monkeypatch):
+    steps = []
+
+    def step(*args):
+        steps.append(args)
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+        return binary_step(*args)
+
+    monkeypatch.setattr(binary_interior_point, "step", step)
+    problem = {"loss": "one_vs_rest", "intercept": True}
+    found = solved(**problem, on_interrupt="return")
+    assert found.status == Status.STEP_LIMIT
+    assert (found.params.w[:, 0] != 0).all()
+    assert (found.params.w[:, -1] == 0).all()
+    check_certificate(found, X, LABELS, l2=0.02, **problem)
+
+
+@pytest.mark.parametrize("method", ["newton", "interior_point", "ascent"])
+def test_methods_of_one_vs_rest(method):
+    problem = {"loss": "one_vs_rest", "intercept": "regularized"}
+    found, other = solved(**problem, method=method), solved(**problem)
+    assert found.status == Status.CONVERGED
+    assert check_certificate(found, X, LABELS, l2=0.02, **problem) <= 1e-4
+    assert found.dual_value <= other.primal_value
+    assert other.dual_value <= found.primal_value
+
+
+def test_a_progress_bar_is_drawn_where_it_is_asked_for(capsys):
+    for loss in LOSSES:
+        solved(loss=loss, intercept=True, progress=True)
+        assert "gap" in capsys.readouterr().err
+        solved(loss=loss, intercept=True, progress=False)
+        assert capsys.readouterr().err == ""
+
+
+# The gap in exact arithmetic.
+
+
+def exactly_feasible(dual, labels, share, *, loss, balanced):
+    """The pushes as fractions, made feasible exactly: bounded, balanced by factors of the flow between classes, and
+    bounded as a whole."""
+    pushes = [[max(Fraction(value), Fraction(0)) for value in row] for row in dual]
+
+    def used(row):
+        return sum(row) / share if loss == "crammer_singer" else max(row) / share
+
+    pushes = [[value / max(used(row), Fraction(1)) for value in row] for row in pushes]
+    if balanced:
+        flow = [
+            [sum(row[j] for row, own in zip(pushes, labels, strict=True) if own == i) for j in range(K)]
+            for i in range(K)
+        ]
+        # Of three classes the last has the potential 0.
+        (a, b), (c, d) = [
+            [sum(flow[i][j] + flow[j][i] for j in range(K)) if i == m else -flow[i][m] - flow[m][i] for m in range(2)]
+            for i in range(2)
+        ]
+        e, f = (sum(flow[i]) - sum(flow[j][i] for j in range(K)) for i in range(2))
+        potential = [(e * d - b * f) / (a * d - b * c), (a * f - e * c) / (a * d - b * c), Fraction(0)]
+        pushes = [
+            [value * (1 - potential[own] + potential[j]) for j, value in enumerate(row)]
+            for row, own in zip(pushes, labels, strict=True)
+        ]
+        excess = max(max(used(row) for row in pushes), Fraction(1))
+        pushes = [[value / excess for value in row] for row in pushes]
+    return pushes
+
+
+@pytest.mark.parametrize("intercept", [True, False, "regularized"])
+@pytest.mark.parametrize("loss", ["crammer_singer", "weston_watkins"])
+def test_the_gap_is_a_bound_in_exact_arithmetic(loss, intercept):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(9) % K
+        x = rng.normal(size=(9, 2)) + (seed % 2) * np.eye(K)[labels][:, :2] * 4
+        solution = solved(x, labels, loss=loss, intercept=intercept, l2=0.125, tol=(1e-12, 1e-3)[seed % 2])
+        assert solution.gap >= 0
+        bias = [[Fraction(float(value))] for value in solution.params.b]
+        z = [[*map(Fraction, w), *b] for w, b in zip(solution.params.w.T, bias, strict=True)]
+        rows = [[*map(Fraction, row), Fraction(int(intercept is not False))] for row in x]
+        share, l2 = Fraction(1, 9), Fraction(0.125)
+        scores = [[sum(a * b for a, b in zip(row, w, strict=True)) for w in z] for row in rows]
+        excess = [
+            [max(Fraction(0), 1 + s - row[own]) for j, s in enumerate(row) if j != own]
+            for row, own in zip(scores, labels, strict=True)
+        ]
+        norm = sum(value**2 for w in z for value in (w if intercept == "regularized" else w[:-1]))
+        primal = share * sum(max(row) if loss == "crammer_singer" else sum(row) for row in excess) + l2 / 2 * norm
+        pushes = exactly_feasible(solution.dual, labels, share, loss=loss, balanced=intercept is True)
+        bound = sum(map(sum, pushes))
+        for j in range(K):
+            pulls_of = [sum(row) if own == j else -row[j] for row, own in zip(pushes, labels, strict=True)]
+            adjoint = [sum(pull * row[m] for pull, row in zip(pulls_of, rows, strict=True)) for m in range(3)]
+            assert intercept is not True or adjoint[-1] == 0
+            bound -= sum(value**2 for value in adjoint) / (2 * l2)
+        assert 0 <= primal - bound <= Fraction(float(solution.gap))
+
+
+@pytest.mark.parametrize(("loss", "intercept"), [("crammer_singer", "regularized"), ("weston_watkins", True)])
+def test_both_executors_reach_the_same_optimum(loss, intercept):
+    options = {"loss": loss, "fit_intercept": intercept, "l2": 0.02}
+    x = np.column_stack([X, np.random.default_rng(7).normal(size=(N, 70))])
+    for rows, method in ((X, "auto"), (X, "ascent"), (x, "auto")):
+        host = jh.solve_multiclass(rows, LABELS, **options, method=method)
+        traced = jax.jit(lambda x: jh.solve_multiclass(x, LABELS, **options, method=method))(rows)  # noqa: B023
+        assert host.status == traced.status == Status.CONVERGED
+        values = [primal_value(s.params, rows, LABELS, l2=0.02, loss=loss, intercept=intercept) for s in (host, traced)]
+        for solution, value in zip((host, traced), values, strict=True):
+            # The values come back as float32.
+            assert solution.primal_value == pytest.approx(value, rel=3e-7)
+            assert solution.dual_value <= min(values) * (1 + 3e-7)
+            assert 0 <= solution.gap <= 1e-4 * value
 
 
 # Under transformations.
@@ -439,7 +592,14 @@ def test_values_and_options_that_are_refused():
     binary = jh.Solution(jh.LinearParams(np.zeros(D), np.zeros(())), np.zeros(N), *np.zeros(5))
     refused("3 classes need", init=binary)
     refused("init must be a Solution", TypeError, init=(X, LABELS))
+    refused('method="newton" is for loss="one_vs_rest"', method="newton")
+    refused("method must be", method="simplex")
+    refused("on_interrupt must be", on_interrupt="stop")
+    wide = np.random.default_rng(8).normal(size=(9_000, 1))
+    refused('order 8202.*"ascent"', x=wide, labels=np.arange(9_000) % 4102, method="interior_point")
     with pytest.raises(ValueError, match="num_classes="):
         jax.jit(lambda labels: jh.solve_multiclass(X, labels, l2=0.1))(LABELS)
     with pytest.raises(ValueError, match="host only"):
         jax.jit(lambda l2: jh.solve_multiclass(X, LABELS, l2=l2, as_numpy=True))(0.1)
+    with pytest.raises(ValueError, match="are for the host"):
+        jax.jit(lambda l2: jh.solve_multiclass(X, LABELS, l2=l2, on_interrupt="return"))(0.1)

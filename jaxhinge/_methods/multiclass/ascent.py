@@ -16,11 +16,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import tiny
+from jaxhinge._methods.executor import Watch, namespace, repeat, while_loop
 from jaxhinge._methods.multiclass.program import (
     Certified,
     Program,
@@ -29,7 +30,6 @@ from jaxhinge._methods.multiclass.program import (
     differences,
     in_dtype,
     primal_value,
-    pull,
     violations,
     within,
 )
@@ -40,6 +40,8 @@ _PROJECTION_ROUNDS = 12
 _STRETCHES = (1 + 3e-6, 1 + 3e-5, 1 + 3e-4)
 # `_LIPSCHITZ_MARGIN`: the power method approaches the largest eigenvalue from below, so that its result is raised.
 _LIPSCHITZ_MARGIN = 1.1
+# `_PROBES`: products with so many vectors of random signs tell how stiff the features are on average.
+_PROBES = 8
 
 
 class _Momentum(NamedTuple):
@@ -48,52 +50,64 @@ class _Momentum(NamedTuple):
     For Crammer-Singer the label's entry holds what a row keeps; for Weston-Watkins it is 0.
     """
 
-    reached: jax.Array
-    ahead: jax.Array
-    momentum: jax.Array
-    bias: jax.Array
+    reached: Array
+    ahead: Array
+    momentum: Array
+    bias: Array
+
+
+class Ascent(NamedTuple):
+    """The state of the loop: where the ascents are, the best certificate, and the steps made."""
+
+    momentum: _Momentum
+    best: Certified
+    steps: Array
 
 
 def ascend(
-    program: Program, best: Certified, tol: jax.Array, max_steps: jax.Array, dtype: DTypeLike
-) -> tuple[Certified, jax.Array]:
+    program: Program, best: Certified, tol: Array, max_steps: Array, dtype: DTypeLike, watch: Watch | None = None
+) -> Ascent:
     """Ascend from `best.push`, products in `dtype`, until the certificate is within `tol`.
 
-    Also the number of certificates made: each is a step, of 50 ascents."""
-    low = in_dtype(_with_penalised_bias(program), dtype)
+    A step is 50 ascents and a certificate.
+    """
+    penalised = _with_penalised_bias(program)
+    low = penalised if program.c.dtype == dtype else in_dtype(penalised, dtype)
     lipschitz = _LIPSCHITZ_MARGIN * _largest_eigenvalue(low) * (len(low.label) if program.summed else 1)
 
-    def unfinished(state: tuple[_Momentum, Certified, jax.Array]) -> jax.Array:
-        _, found, steps = state
-        return (steps < max_steps) & ~within(program, found, tol)
+    def unfinished(ascent: Ascent) -> Array:
+        return (ascent.steps < max_steps) & ~within(program, ascent.best, tol)
 
-    def block(state: tuple[_Momentum, Certified, jax.Array]) -> tuple[_Momentum, Certified, jax.Array]:
-        momentum, found, steps = state
-        momentum = jax.lax.fori_loop(0, _STEPS_PER_CERTIFICATE, lambda _, m: _ascent_step(low, m, lipschitz), momentum)
+    def block(ascent: Ascent) -> Ascent:
+        momentum, found, steps = ascent
+        momentum = repeat(_STEPS_PER_CERTIFICATE, lambda m: _ascent_step(low, m, lipschitz), momentum)
         push = program.wrong * momentum.reached.astype(best.push.dtype)
-        bias = momentum.bias.astype(push.dtype)
-        z = _primal_of(_with_penalised_bias(program), push, bias)
+        z = _primal_of(penalised, push, momentum.bias.astype(push.dtype))
         if program.free_bias:
             momentum = momentum._replace(bias=z[:, -1].astype(dtype))
-        return momentum, better(found, _stretched(program, z, push)), steps + 1
+        return Ascent(momentum, better(found, _stretched(program, z, push)), steps + 1)
 
-    kept = 0 if program.summed else low.label * (low.c - jnp.sum(best.push.astype(dtype), axis=0))[None, :]
-    first = best.push.astype(dtype) + kept
+    return while_loop(unfinished, block, _at_rest(low, best, dtype), watch)
+
+
+def _at_rest(program: Program, best: Certified, dtype: DTypeLike) -> Ascent:
+    """At `best.push`."""
+    xp, push = namespace(best.push), best.push.astype(dtype)
+    kept = 0 if program.summed else program.label * (program.c - xp.sum(push, axis=0))[None, :]
     # Numbers that vary over the axes of a `shard_map` as the data do.
-    zero = 0 * jnp.isnan(best.primal)
+    zero = 0 * xp.isnan(best.primal)
     bias = (best.z[:, -1] if program.free_bias else 0 * best.z[:, -1]).astype(dtype)
-    start = _Momentum(first, first, 1 + zero.astype(dtype), bias)
-    _, best, steps = jax.lax.while_loop(unfinished, block, (start, best, zero.astype(jnp.int32)))
-    return best, steps
+    momentum = _Momentum(push + kept, push + kept, 1 + zero.astype(dtype), bias)
+    return Ascent(momentum, best, zero.astype(xp.int32))
 
 
-def _stretched(program: Program, z: jax.Array, push: jax.Array) -> Certified:
+def _stretched(program: Program, z: Array, push: Array) -> Certified:
     """The certificate of the best of a few lengths of `z`.
 
     On separable rows every margin is 1 but for the rounding of low precision, and the losses of those that fall short
     of it by a millionth can outweigh the whole objective.
     """
-    scores = z @ program.xt
+    scores = program.scores(z)
     found = certify(program, z, push, scores)
     change = differences(program, scores)
     for stretch in _STRETCHES:
@@ -103,58 +117,63 @@ def _stretched(program: Program, z: jax.Array, push: jax.Array) -> Certified:
 
 
 def _with_penalised_bias(program: Program) -> Program:
-    """A free bias with the penalty that makes it as stiff as the features are on average."""
+    """A free bias with the penalty that makes it about as stiff as the features are on average."""
     if not program.free_bias:
         return program
-    features = program.xt[:-1]
-    stiffness = jnp.sum(features * features * program.c[None, :]) / program.penalty[0] / len(features)
-    penalty = jnp.sum(program.c) / jnp.maximum(stiffness, tiny(program.c.dtype))
-    return replace(program, penalty=program.penalty.at[-1].set(penalty))
+    xp, d = namespace(program.c), len(program.penalty) - 1
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(_PROBES, d))
+    probes = program.rows.products(xp.asarray(np.pad(signs, ((0, 0), (0, 1))), dtype=program.c.dtype))
+    stiffness = xp.sum(probes * probes * program.c[None, :]) / (_PROBES * d * program.penalty[0])
+    bias = xp.sum(program.c) / xp.maximum(stiffness, tiny(program.c.dtype))
+    return replace(program, penalty=xp.append(program.penalty[:-1], bias))
 
 
-def _ascent_step(program: Program, state: _Momentum, lipschitz: jax.Array) -> _Momentum:
+def _ascent_step(program: Program, state: _Momentum, lipschitz: Array) -> _Momentum:
+    xp = namespace(state.ahead)
     z = _primal_of(program, program.wrong * state.ahead, state.bias)
-    gradient = violations(program, z @ program.xt)
+    gradient = violations(program, program.scores(z))
     reached = _projected(program, state.ahead + gradient / lipschitz)
     change = reached - state.reached
     # Momentum that points downhill is dropped.
-    previous = jnp.where(jnp.sum((state.ahead - reached) * change) > 0, 1, state.momentum)
-    momentum = (1 + jnp.sqrt(1 + 4 * previous**2)) / 2
+    previous = xp.where(xp.sum((state.ahead - reached) * change) > 0, 1, state.momentum)
+    momentum = (1 + xp.sqrt(1 + 4 * previous**2)) / 2
     return _Momentum(reached, reached + (previous - 1) / momentum * change, momentum, state.bias)
 
 
-def _primal_of(program: Program, push: jax.Array, bias: jax.Array) -> jax.Array:
-    z = (pull(program, push) @ program.xt.T) / program.penalty[None, :]
-    return z.at[:, -1].add(bias)
+def _primal_of(program: Program, push: Array, bias: Array) -> Array:
+    xp, z = namespace(push), program.adjoint(push) / program.penalty[None, :]
+    return xp.concatenate([z[:, :-1], z[:, -1:] + bias[:, None]], axis=1)
 
 
-def _projected(program: Program, point: jax.Array) -> jax.Array:
+def _projected(program: Program, point: Array) -> Array:
     """The nearest point of the box, or of every row's simplex, by Michelot's rounds."""
+    xp = namespace(point)
     if program.summed:
-        return program.wrong * jnp.clip(point, 0, program.c[None, :])
+        return program.wrong * xp.clip(point, 0, program.c[None, :])
     allowed = (program.wrong + program.label) > 0
 
-    def threshold(active: jax.Array) -> jax.Array:
-        size = jnp.maximum(jnp.sum(active.astype(point.dtype), axis=0), 1)
-        return (jnp.sum(jnp.where(active, point, 0), axis=0) - program.c) / size
+    def threshold(active: Array) -> Array:
+        size = xp.maximum(xp.sum(active.astype(point.dtype), axis=0), 1)
+        return (xp.sum(xp.where(active, point, 0), axis=0) - program.c) / size
 
-    def narrow(_: int, active: jax.Array) -> jax.Array:
+    def narrow(active: Array) -> Array:
         return active & (point > threshold(active)[None, :])
 
-    active = jax.lax.fori_loop(0, min(_PROJECTION_ROUNDS, len(point)), narrow, allowed)
-    return jnp.where(allowed, jnp.maximum(point - threshold(active)[None, :], 0), 0)
+    active = repeat(min(_PROJECTION_ROUNDS, len(point)), narrow, allowed)
+    return xp.where(allowed, xp.maximum(point - threshold(active)[None, :], 0), 0)
 
 
-def _largest_eigenvalue(program: Program) -> jax.Array:
+def _largest_eigenvalue(program: Program) -> Array:
     """Of `X' P^-1 X`, by the power method."""
-    root = jax.lax.rsqrt(program.penalty)
+    xp, rows = namespace(program.penalty), program.rows
+    root = 1 / xp.sqrt(program.penalty)
 
-    def power(_: int, direction: jax.Array) -> jax.Array:
-        image = root * (program.xt @ ((root * direction) @ program.xt))
-        return image / jnp.maximum(jnp.sqrt(image @ image), tiny(image.dtype))
+    def power(direction: Array) -> Array:
+        image = root * rows.adjoint(rows.products(root * direction))
+        return image / xp.maximum(xp.sqrt(image @ image), tiny(image.dtype))
 
     # A fixed start that is orthogonal to no likely eigenvector.
-    first = jnp.cos(jnp.arange(len(root), dtype=root.dtype)) + 1.5 + 0 * root
-    direction = jax.lax.fori_loop(0, _POWER_STEPS, power, first / jnp.sqrt(first @ first))
-    image = (root * direction) @ program.xt
-    return jnp.sum(image * image)
+    first = xp.cos(xp.arange(len(root), dtype=root.dtype)) + 1.5 + 0 * root
+    direction = repeat(_POWER_STEPS, power, first / xp.sqrt(first @ first))
+    image = rows.products(root * direction)
+    return xp.sum(image * image)

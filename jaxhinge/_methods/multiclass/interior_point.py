@@ -19,12 +19,13 @@ methods, 2008; Ferris and Munson, Interior-point methods for massive support vec
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from jaxhinge._base.arrays import Array
+from jaxhinge._methods.executor import Watch, choose, namespace, repeat, while_loop
+from jaxhinge._methods.interior_point import PATIENCE, gained, next_target, step_length
 from jaxhinge._methods.multiclass.linear_systems import Edges, NewtonSystem
 from jaxhinge._methods.multiclass.program import (
     Certified,
@@ -33,15 +34,10 @@ from jaxhinge._methods.multiclass.program import (
     certify,
     differences,
     in_dtype,
-    pull,
     violations,
     within,
 )
 
-# `_STEP_FRACTION`: share of the longest feasible step that is taken.
-_STEP_FRACTION = 0.995
-# `_PATIENCE`: stop after this many steps without progress; no run that stalled so long ever improved again.
-_PATIENCE = 6
 _CORRECTORS = 2
 # A corrector may spoil what the direction had: it is given the best of these weights (Colombo and Gondzio), if any.
 _WEIGHTS = (0.25, 0.5, 0.75, 1.0)
@@ -52,15 +48,15 @@ _LEVEL_STEPS = 12
 class Interior(NamedTuple):
     """An interior point, or a direction: all of its fields move linearly.
 
-    `z` `(k, p)`, `scores = z @ xt`; per alternative, along the first axis, the fraction `f` and the slack `t`; per cell
+    `z` `(k, p)`, its `scores`; per alternative, along the first axis, the fraction `f` and the slack `t`; per cell
     the level `xi`. Alternatives are `(k, n)` with cells `(n,)`, or `(2, k, n)` with cells `(k, n)`.
     """
 
-    z: jax.Array
-    scores: jax.Array
-    f: jax.Array
-    t: jax.Array
-    xi: jax.Array
+    z: Array
+    scores: Array
+    f: Array
+    t: Array
+    xi: Array
 
 
 class Progress(NamedTuple):
@@ -72,34 +68,31 @@ class Progress(NamedTuple):
 
     point: Interior
     best: Certified
-    complementarity_gap: jax.Array
-    steps: jax.Array
-    steps_without_progress: jax.Array
+    complementarity_gap: Array
+    steps: Array
+    steps_without_progress: Array
 
 
 class _Aim(NamedTuple):
     """The residual of complementarity that a direction removes, that direction, and the longest step along it."""
 
-    residual: jax.Array
+    residual: Array
     direction: Interior
-    length: jax.Array
+    length: Array
 
 
-_Fields = TypeVar("_Fields", bound=NamedTuple)
-
-
-def central_start(program: Program, z: jax.Array, kappa: jax.Array) -> Progress:
+def central_start(program: Program, z: Array, kappa: Array) -> Progress:
     """Progress at step 0, from the point above `z` whose complementarity products all equal `kappa`."""
-    scores = z @ program.xt
+    xp, scores = namespace(z), program.scores(z)
     v = _alternatives(program, violations(program, scores))
     xi = _level(v, kappa)
     f = kappa / (xi[None] - v)
-    f = f / jnp.sum(f, axis=0)[None]
+    f = f / xp.sum(f, axis=0)[None]
     point = Interior(z, scores, f, xi[None] - v, xi)
     best = certify(program, z, _pushes(program, f), scores)
     complementarity_gap = _complementarity_gap_of(program, point)
     # Counters that vary over the axes of a `shard_map` as the data do.
-    none = jnp.isnan(complementarity_gap) * jnp.int32(0)
+    none = xp.isnan(complementarity_gap) * xp.int32(0)
     return Progress(point, best, complementarity_gap, none, none)
 
 
@@ -107,9 +100,10 @@ def interior_point_steps(
     program: Program,
     progress: Progress,
     newton_system: NewtonSystem,
-    tol: jax.Array,
-    max_steps: jax.Array,
+    tol: Array,
+    max_steps: Array,
     floor: float = 0.0,
+    watch: Watch | None = None,
 ) -> Progress:
     """Step until the certificate is within `tol`, nothing is gained any more, or `max_steps` are made.
 
@@ -117,172 +111,178 @@ def interior_point_steps(
     remove would otherwise be carried into a corner that no later step gets out of.
     """
 
-    def unfinished(progress: Progress) -> jax.Array:
+    def unfinished(progress: Progress) -> Array:
         going = (
             (progress.steps < max_steps)
-            & (progress.steps_without_progress < _PATIENCE)
+            & (progress.steps_without_progress < PATIENCE)
             & ~within(program, progress.best, tol)
         )
-        return going & (progress.complementarity_gap > floor * jnp.abs(progress.best.primal))
+        return going & (progress.complementarity_gap > floor * abs(progress.best.primal))
 
-    return jax.lax.while_loop(unfinished, lambda p: _step(program, p, newton_system), progress)
+    return while_loop(unfinished, lambda p: _step(program, p, newton_system), progress, watch)
+
+
+def restart_from(progress: Progress, iterate: Progress) -> Progress:
+    """What was reached and the steps made, to go on from another place."""
+    return progress._replace(
+        point=iterate.point,
+        complementarity_gap=iterate.complementarity_gap,
+        steps_without_progress=0 * progress.steps_without_progress,
+    )
 
 
 def widened(program: Program, progress: Progress) -> Progress:
     """Progress that was made in lower precision, certified again in that of the program."""
-    raised = in_dtype(progress, program.xt.dtype)
-    f = raised.point.f / jnp.sum(raised.point.f, axis=0)[None]
-    point = raised.point._replace(scores=raised.point.z @ program.xt, f=f)
+    raised = in_dtype(progress, program.c.dtype)
+    f = raised.point.f / namespace(raised.point.f).sum(raised.point.f, axis=0)[None]
+    point = raised.point._replace(scores=program.scores(raised.point.z), f=f)
     return raised._replace(point=point, best=certify(program, raised.best.z, raised.best.push))
 
 
-def _alternatives(program: Program, v: jax.Array) -> jax.Array:
+def _alternatives(program: Program, v: Array) -> Array:
     """The violations `(k, n)` as alternatives; a class that is not wrong has 0 and stands for keeping the label."""
-    return jnp.stack([jnp.zeros_like(v), v]) if program.summed else v
+    xp = namespace(v)
+    return xp.stack([xp.zeros_like(v), v]) if program.summed else v
 
 
-def _pushes(program: Program, f: jax.Array) -> jax.Array:
+def _pushes(program: Program, f: Array) -> Array:
     """B `(k, n)` from the fractions of the alternatives."""
     return program.wrong * program.c[None, :] * (f[1] if program.summed else f)
 
 
-def _level(v: jax.Array, kappa: jax.Array) -> jax.Array:
+def _level(v: Array, kappa: Array) -> Array:
     """The level xi of every cell at which `sum kappa / (xi - v) = 1`.
 
     Newton's method from below on the harmonic mean of `xi - v`, which is concave in xi and next to linear.
     """
 
-    def newton(_: int, xi: jax.Array) -> jax.Array:
-        inverse = 1 / (xi[None] - v)
-        total = jnp.sum(inverse, axis=0)
-        return xi + (kappa * total - 1) * total / jnp.sum(inverse * inverse, axis=0)
+    xp = namespace(v)
 
-    xi: jax.Array = jax.lax.fori_loop(0, _LEVEL_STEPS, newton, jnp.max(v, axis=0) + kappa)
-    return xi
+    def newton(xi: Array) -> Array:
+        inverse = 1 / (xi[None] - v)
+        total = xp.sum(inverse, axis=0)
+        return xi + (kappa * total - 1) * total / xp.sum(inverse * inverse, axis=0)
+
+    return repeat(_LEVEL_STEPS, newton, xp.max(v, axis=0) + kappa)
 
 
 def _step(program: Program, progress: Progress, newton_system: NewtonSystem) -> Progress:
-    point = progress.point
+    xp, point = namespace(progress.complementarity_gap), progress.point
     direction_to = _newton(program, point, newton_system)
     predictor = direction_to(-point.f * point.t)
-    predicted = _move(point, predictor, jnp.ones_like(progress.complementarity_gap))
+    predicted = _move(point, predictor, xp.ones_like(progress.complementarity_gap))
     best = better(progress.best, certify(program, predicted.z, _pushes(program, predicted.f), predicted.scores))
 
     moved = _corrected(program, point, direction_to, predictor)
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
-    sound = jnp.isfinite(jnp.sum(moved.z)) & jnp.isfinite(jnp.sum(moved.f)) & jnp.isfinite(jnp.sum(moved.t))
-    moved = _choose(sound, moved, point)
+    sound = xp.isfinite(xp.sum(moved.z)) & xp.isfinite(xp.sum(moved.f)) & xp.isfinite(xp.sum(moved.t))
+    moved = choose(sound, moved, point)
     complementarity_gap = _complementarity_gap_of(program, moved)
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
-    # Early on the certificate may rest while complementarity falls; once it is the smaller part of the gap, it tells
-    # nothing more.
-    gained = (gap < 0.99 * old_gap) | (
-        (complementarity_gap < 0.9 * progress.complementarity_gap) & (complementarity_gap > 0.01 * gap)
-    )
-    steps_without_progress = jnp.where(sound, jnp.where(gained, 0, progress.steps_without_progress + 1), _PATIENCE)
+    of_use = gained(gap, old_gap, complementarity_gap, progress.complementarity_gap)
+    steps_without_progress = xp.where(sound, xp.where(of_use, 0, progress.steps_without_progress + 1), PATIENCE)
     return Progress(moved, best, complementarity_gap, progress.steps + 1, steps_without_progress)
 
 
 def _corrected(
-    program: Program, point: Interior, direction_to: Callable[[jax.Array], Interior], predictor: Interior
+    program: Program, point: Interior, direction_to: Callable[[Array], Interior], predictor: Interior
 ) -> Interior:
     """The next iterate: Mehrotra's corrector, then Gondzio's, each given the weight that allows the longest step."""
-    kappa = _complementarity(program, point)
+    xp, kappa = namespace(point.f), _complementarity(program, point)
     length = _longest_step(point, predictor)
     reached = _complementarity(program, _move(point, predictor, length))
-    target = jnp.clip((reached / kappa) ** 3, 1e-8, 1) * kappa
+    target = next_target(kappa, reached)
     aimless = -point.f * point.t
     residual = target + aimless - predictor.f * predictor.t
     found = _blended(point, _Aim(aimless, predictor, 0 * length), _Aim(residual, direction_to(residual), length))
 
-    def corrected(_: int, found: _Aim) -> _Aim:
+    def corrected(found: _Aim) -> _Aim:
         # Gondzio: aim for a longer step with no complementarity product far from the target.
-        ahead = _move(point, found.direction, jnp.minimum(1, found.length + 0.3))
+        ahead = _move(point, found.direction, xp.minimum(1, found.length + 0.3))
         product = ahead.f * ahead.t
-        correction = jnp.maximum(jnp.clip(product, 0.1 * target, 10 * target) - product, -10 * target)
+        correction = xp.maximum(xp.clip(product, 0.1 * target, 10 * target) - product, -10 * target)
         residual = found.residual + correction
         return _blended(point, found, _Aim(residual, direction_to(residual), found.length))
 
-    found = jax.lax.fori_loop(0, _CORRECTORS, corrected, found)
-    return _move(point, found.direction, jnp.minimum(1, _STEP_FRACTION * found.length))
+    found = repeat(_CORRECTORS, corrected, found)
+    return _move(point, found.direction, step_length(found.length))
 
 
 def _blended(point: Interior, old: _Aim, new: _Aim) -> _Aim:
     """The new direction by that part which allows the longest step; the old one where the step gains too little."""
+    xp = namespace(point.f)
     f, t = old.direction.f / point.f, old.direction.t / point.t
     df, dt = new.direction.f / point.f - f, new.direction.t / point.t - t
     weight, length, enough = 0 * old.length, old.length, old.length + _WORTHWHILE
     for candidate in _WEIGHTS:
         longest = _step_to_zero(f + candidate * df, t + candidate * dt)
-        weight = jnp.where(longest >= enough, candidate, weight)
-        length = jnp.where(longest >= enough, longest, length)
-        enough = jnp.maximum(enough, longest)
+        weight = xp.where(longest >= enough, candidate, weight)
+        length = xp.where(longest >= enough, longest, length)
+        enough = xp.maximum(enough, longest)
     residual, direction = jax.tree.map(lambda a, b: a + weight * (b - a), tuple(old[:2]), tuple(new[:2]))
     return _Aim(residual, direction, length)
 
 
-def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> Callable[[jax.Array], Interior]:
+def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> Callable[[Array], Interior]:
     """The Newton direction at `point` for any residual of the complementarity equations."""
-    z, scores, f, t, xi = point
+    xp, (z, scores, f, t, xi) = namespace(point.f), point
     slack_residual = xi[None] - _alternatives(program, violations(program, scores)) - t
-    sum_residual = 1 - jnp.sum(f, axis=0)
+    sum_residual = 1 - xp.sum(f, axis=0)
     inverse_t, inverse_f = 1 / t, 1 / f
     e = f * inverse_t
-    inverse_total = 1 / jnp.sum(e, axis=0)
+    inverse_total = 1 / xp.sum(e, axis=0)
     factored = newton_system.factor(_edges(program, e, inverse_total))
 
-    def direction_to(residual: jax.Array) -> Interior:
+    def direction_to(residual: Array) -> Interior:
         q = residual * inverse_t - e * slack_residual
-        lack = jnp.sum(q, axis=0) - sum_residual
+        lack = xp.sum(q, axis=0) - sum_residual
         still = q - e * (lack * inverse_total)[None]
-        rhs = pull(program, _pushes(program, f + still)) @ program.xt.T - program.penalty[None, :] * z
+        rhs = program.adjoint(_pushes(program, f + still)) - program.penalty[None, :] * z
         dz = newton_system.solve(factored, rhs)
-        dscores = dz @ program.xt
+        dscores = program.scores(dz)
         dv = _alternatives(program, differences(program, dscores))
-        dxi = (lack + jnp.sum(e * dv, axis=0)) * inverse_total
+        dxi = (lack + xp.sum(e * dv, axis=0)) * inverse_total
         df = q - e * (dxi[None] - dv)
         return Interior(dz, dscores, df, (residual - t * df) * inverse_f, dxi)
 
     return direction_to
 
 
-def _edges(program: Program, e: jax.Array, inverse_total: jax.Array) -> Edges:
+def _edges(program: Program, e: Array, inverse_total: Array) -> Edges:
     """The weighted graph that the cells make between the classes of each row."""
     if program.summed:
         return Edges(program.label, program.wrong * program.c[None, :] * e[0] * e[1] * inverse_total)
-    kept = jnp.sum((1 - program.wrong) * e, axis=0)
+    kept = namespace(e).sum((1 - program.wrong) * e, axis=0)
     node = program.wrong * e + program.label * kept[None, :]
     return Edges(node * (program.c * inverse_total / 2)[None, :], node)
 
 
-def _move(point: Interior, direction: Interior, length: jax.Array) -> Interior:
-    moved: Interior = jax.tree.map(lambda value, change: value + length * change, point, direction)
-    return moved
+def _move(point: Interior, direction: Interior, length: Array) -> Interior:
+    return Interior(*(value + length * change for value, change in zip(point, direction, strict=True)))
 
 
-def _complementarity_gap_of(program: Program, point: Interior) -> jax.Array:
+def _complementarity_gap_of(program: Program, point: Interior) -> Array:
     """The gap at a point without residuals: the complementarity products summed, cells weighted by `c`."""
-    return jnp.sum(_cells(program, jnp.sum(point.f * point.t, axis=0)))
+    xp = namespace(point.f)
+    return xp.sum(_cells(program, xp.sum(point.f * point.t, axis=0)))
 
 
-def _complementarity(program: Program, point: Interior) -> jax.Array:
+def _complementarity(program: Program, point: Interior) -> Array:
     """The weighted mean of the complementarity products."""
-    alternatives = len(point.f) * jnp.sum(_cells(program, jnp.ones_like(point.xi)))
+    xp = namespace(point.f)
+    alternatives = len(point.f) * xp.sum(_cells(program, xp.ones_like(point.xi)))
     return _complementarity_gap_of(program, point) / alternatives
 
 
-def _cells(program: Program, values: jax.Array) -> jax.Array:
+def _cells(program: Program, values: Array) -> Array:
     return program.c * values if values.ndim == 1 else program.c[None, :] * values
 
 
-def _longest_step(point: Interior, direction: Interior) -> jax.Array:
+def _longest_step(point: Interior, direction: Interior) -> Array:
     """The longest step, at most 1, that keeps every fraction and slack from changing sign."""
     return _step_to_zero(direction.f / point.f, direction.t / point.t)
 
 
-def _step_to_zero(*shrink: jax.Array) -> jax.Array:
-    return 1 / jnp.maximum(1, -jnp.min(jnp.stack([jnp.min(ratio) for ratio in shrink])))
-
-
-def _choose(condition: jax.Array, yes: _Fields, no: _Fields) -> _Fields:
-    return cast(_Fields, jax.tree.map(partial(jnp.where, condition), yes, no))
+def _step_to_zero(f: Array, t: Array) -> Array:
+    xp = namespace(f)
+    return 1 / xp.maximum(1, -xp.minimum(xp.min(f), xp.min(t)))

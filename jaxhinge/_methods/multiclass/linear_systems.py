@@ -11,15 +11,17 @@ so that the right-hand sides and the solutions here sum to 0 over the classes, b
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxhinge._base.arrays import Array, NDArray
 from jaxhinge._base.precision import eps
 from jaxhinge._methods.cholesky import cholesky
+from jaxhinge._methods.executor import namespace
+from jaxhinge._methods.linear_systems import factored, solved
 from jaxhinge._methods.multiclass.program import Program
 
 _BLOCK_ROWS = 512
@@ -27,24 +29,24 @@ _BLOCK_ROWS = 512
 _ENOUGH_PAIRS = 16
 # `_MANY_FEATURES`: for more features a block of these products would not fit the cache, and is not formed.
 _MANY_FEATURES = 160
-# `_JITTER`: added to the unit diagonal, in units of rounding.
-_JITTER = 4
 # `_LAPACK_PAYS`: from this order on the threads of LAPACK save more time than they cost.
 _LAPACK_PAYS = 1500
+# `_WEIGHTS_AT_ONCE`: on the host the weights of so many rows x pairs of classes are held at a time.
+_WEIGHTS_AT_ONCE = 2**22
 
 
 class Edges(NamedTuple):
     """Weights of a graph between the classes for each row, `W_iab = left_ia right_ib + right_ia left_ib`."""
 
-    left: jax.Array
-    right: jax.Array
+    left: Array
+    right: Array
 
 
 class NewtonSystem(NamedTuple):
     """How to factor the system for given edges, and how to solve with the factor for one right-hand side."""
 
     factor: Callable[[Edges], Any]
-    solve: Callable[[Any, jax.Array], jax.Array]
+    solve: Callable[[Any, Array], Array]
 
 
 def by_matrix(program: Program) -> NewtonSystem:
@@ -54,15 +56,63 @@ def by_matrix(program: Program) -> NewtonSystem:
     Laplacian is its first k - 1 rows and columns, and of the penalty `P (1 - 1 1' / k)`: the smallest norm of all dz
     with these differences.
     """
-    blocks = _blocked(program.xt)
+    xp = namespace(program.c)
+    blocks = None if xp is np else _blocked(program.rows.whole)
 
-    def solve(factored: tuple[jax.Array, jax.Array], rhs: jax.Array) -> jax.Array:
-        root, scale = factored
-        reduced = scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs[:-1].ravel())
-        dz = jnp.pad(reduced.reshape(-1, rhs.shape[1]), ((0, 1), (0, 0)))
-        return dz - jnp.mean(dz, axis=0)[None, :]
+    def factor(edges: Edges) -> tuple[Array, Array]:
+        graph = _graph_of_grams_on_host(program.rows, edges) if blocks is None else _graph_of_grams(blocks, edges)
+        hessian = _penalised(program, graph)
+        root = jnp.linalg.cholesky if xp is jnp and program.order > _LAPACK_PAYS else cholesky
+        return factored(hessian.reshape(program.order, program.order), eps(hessian.dtype), root)
 
-    return NewtonSystem(partial(_unit_factor, program, blocks), solve)
+    def solve(factor: tuple[Array, Array], rhs: Array) -> Array:
+        reduced = solved(factor, rhs[:-1].ravel())
+        dz = xp.concatenate([reduced.reshape(-1, rhs.shape[1]), xp.zeros_like(rhs[:1])])
+        return dz - xp.mean(dz, axis=0)[None, :]
+
+    return NewtonSystem(factor, solve)
+
+
+def _penalised(program: Program, graph: Array) -> Array:
+    """The system `(k - 1, p, k - 1, p)`: what the penalty adds to the graph lies where the coordinates are the same."""
+    xp, k = namespace(program.c), len(program.label)
+    spread = xp.eye(k - 1, dtype=program.penalty.dtype) - 1 / k
+    place = xp.arange(len(program.penalty))
+    added = program.penalty[:, None, None] * spread[None]
+    if program.free_bias:
+        added = added + xp.where(place == place[-1], 1, 0)[:, None, None] * _absent_bias(program)[None]
+    if xp is np:
+        graph[:, place, :, place] += added
+        return graph
+    return graph.at[:, place, :, place].add(added)
+
+
+def _absent_bias(program: Program) -> Array:
+    """The squares of `b_j - mean(b)` for classes without rows, whose bias moves nothing and would have no equation."""
+    xp = namespace(program.label)
+    absent = 1 - xp.max(program.label, axis=1)
+    k = len(absent)
+    centred = xp.eye(k, dtype=absent.dtype) - 1 / k
+    return (centred @ (absent[:, None] * centred))[:-1, :-1]
+
+
+def _graph_of_grams_on_host(rows: Any, edges: Edges) -> NDArray:
+    """`sum_i L_i (x) x_i x_i'` as `(k - 1, p, k - 1, p)`, from the Gram matrix of each pair of classes.
+
+    Degrees are sums of weights, without cancellation: a class does not border on itself.
+    """
+    (left, right), (p, n) = edges, rows.shape
+    k = len(left)
+    hessian = np.zeros((k, p, k, p))
+    first, second = np.triu_indices(k, 1)
+    step = max(1, _WEIGHTS_AT_ONCE // n)
+    for begin in range(0, len(first), step):
+        a, b = first[begin : begin + step], second[begin : begin + step]
+        for i, j, gram in zip(a, b, rows.gram(left[a] * right[b] + right[a] * left[b]), strict=True):
+            hessian[i, :, i] += gram
+            hessian[j, :, j] += gram
+            hessian[i, :, j] = hessian[j, :, i] = -gram
+    return hessian[:-1, :, :-1]
 
 
 def _blocked(columns: jax.Array) -> jax.Array:
@@ -71,31 +121,6 @@ def _blocked(columns: jax.Array) -> jax.Array:
     rows = min(_BLOCK_ROWS, n)
     padded = jnp.pad(columns, ((0, 0), (0, -n % rows)))
     return padded.reshape(p, -1, rows).swapaxes(0, 1)
-
-
-def _unit_factor(program: Program, blocks: jax.Array, edges: Edges) -> tuple[jax.Array, jax.Array]:
-    """The Cholesky factor of the reduced system scaled to a unit diagonal, and that scale."""
-    k, p = len(edges.left), len(program.penalty)
-    hessian = _graph_of_grams(blocks, edges)
-    dtype = hessian.dtype
-    spread = jnp.eye(k - 1, dtype=dtype) - 1 / k
-    hessian += spread[:, None, :, None] * jnp.diag(program.penalty)[None, :, None, :]
-    if program.free_bias:
-        hessian = hessian.at[:, -1, :, -1].add(_absent_bias(program))
-    hessian = hessian.reshape((k - 1) * p, (k - 1) * p)
-    scale = jax.lax.rsqrt(jnp.diag(hessian))
-    # What rounding may take from a unit diagonal: a product of duplicate columns would have no Cholesky factor.
-    jitter = _JITTER * eps(dtype) * jnp.eye(len(scale), dtype=dtype)
-    factor = cholesky if len(scale) <= _LAPACK_PAYS else jnp.linalg.cholesky
-    return factor(hessian * scale[:, None] * scale[None, :] + jitter), scale
-
-
-def _absent_bias(program: Program) -> jax.Array:
-    """The squares of `b_j - mean(b)` for classes without rows, whose bias moves nothing and would have no equation."""
-    absent = 1 - jnp.max(program.label, axis=1)
-    k = len(absent)
-    centred = jnp.eye(k, dtype=absent.dtype) - 1 / k
-    return (centred @ (absent[:, None] * centred))[:-1, :-1]
 
 
 def _graph_of_grams(blocks: jax.Array, edges: Edges) -> jax.Array:

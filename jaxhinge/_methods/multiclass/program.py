@@ -27,11 +27,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import eps
-from jaxhinge._methods.cholesky import cholesky
+from jaxhinge._methods.certificate import FLOOR
+from jaxhinge._methods.executor import choose, namespace
+from jaxhinge._methods.linear_systems import factored, solved
 
-# Smallest objective, relative to that of an all-violated margin, that the relative stopping test divides by.
-_FLOOR = 1e-12
+# `_RIDGE`: added to the flow between classes, in units of rounding.
 _RIDGE = 1e3
 
 _Tree = TypeVar("_Tree", bound=Any)
@@ -39,7 +41,7 @@ _Tree = TypeVar("_Tree", bound=Any)
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["xt", "label", "wrong", "c", "penalty"],
+    data_fields=["rows", "label", "wrong", "c", "penalty"],
     meta_fields=["summed", "free_bias"],
 )
 @dataclass(frozen=True)
@@ -47,22 +49,35 @@ class Program:
     """The data of the program above.
 
     Attributes:
-      xt: `(p, n)`, column i is `a_i`. The features come first, the bias, if any, is the last row.
+      rows: An operator, row i is `a_i`. The features come first, the bias, if any, is the last coordinate.
       label: `(k, n)`, 1 for the label of a row that counts, else 0.
       wrong: `(k, n)`, 1 for the classes that a row can be pushed against, else 0.
       c: `(n,)`, above 0 even for rows that do not count.
       penalty: `(p,)`, P's diagonal.
       summed: Whether the violations of a row are summed (Weston-Watkins), else the largest counts (Crammer-Singer).
-      free_bias: Whether the last row of `xt` has no penalty.
+      free_bias: Whether the last coordinate has no penalty.
     """
 
-    xt: jax.Array
-    label: jax.Array
-    wrong: jax.Array
-    c: jax.Array
-    penalty: jax.Array
+    rows: Any
+    label: Array
+    wrong: Array
+    c: Array
+    penalty: Array
     summed: bool
     free_bias: bool
+
+    @property
+    def order(self) -> int:
+        """Of the system of a Newton step."""
+        return (len(self.label) - 1) * len(self.penalty)
+
+    def scores(self, z: Array) -> Array:
+        """`a_i . z_j` `(k, n)`."""
+        return self.rows.products(z)
+
+    def adjoint(self, push: Array) -> Array:
+        """`sum_i V_ij a_i` `(k, p)`."""
+        return self.rows.adjoint(pull(self, push))
 
 
 class Certified(NamedTuple):
@@ -75,73 +90,124 @@ class Certified(NamedTuple):
       dual: The dual objective at `push`.
     """
 
-    z: jax.Array
-    push: jax.Array
-    primal: jax.Array
-    dual: jax.Array
+    z: Array
+    push: Array
+    primal: Array
+    dual: Array
 
 
 def in_dtype(tree: _Tree, dtype: DTypeLike) -> _Tree:
-    """The floating leaves of a program, or of anything else, in another precision."""
+    """The floating leaves of a program under a trace, or of anything else, in another precision."""
 
-    def cast_leaf(leaf: jax.Array) -> jax.Array:
+    def cast_leaf(leaf: Array) -> Array:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return cast(_Tree, jax.tree.map(cast_leaf, tree))
 
 
-def differences(program: Program, scores: jax.Array) -> jax.Array:
+def differences(program: Program, scores: Array) -> Array:
     """`s_ij - s_il` for the wrong classes `(k, n)`, 0 elsewhere: the linear part of the violations."""
-    return program.wrong * (scores - jnp.sum(program.label * scores, axis=0)[None, :])
+    return program.wrong * (scores - namespace(scores).sum(program.label * scores, axis=0)[None, :])
 
 
-def violations(program: Program, scores: jax.Array) -> jax.Array:
+def violations(program: Program, scores: Array) -> Array:
     """`1 + s_ij - s_il` for the wrong classes `(k, n)`, 0 elsewhere."""
     return program.wrong + differences(program, scores)
 
 
-def pull(program: Program, push: jax.Array) -> jax.Array:
+def pull(program: Program, push: Array) -> Array:
     """V `(k, n)`: the pull of every row on every score; minus the gradient of the losses."""
-    return program.label * jnp.sum(push, axis=0)[None, :] - push
+    return program.label * namespace(push).sum(push, axis=0)[None, :] - push
 
 
-def primal_value(program: Program, z: jax.Array, excess: jax.Array) -> jax.Array:
+def primal_value(program: Program, z: Array, excess: Array) -> Array:
     """The objective at `z`, given its violations."""
-    excess = jnp.maximum(excess, 0)
-    losses = jnp.sum(excess, axis=0) if program.summed else jnp.max(excess, axis=0)
-    return jnp.sum(program.penalty[None, :] * z * z) / 2 + program.c @ losses
+    xp = namespace(excess)
+    excess = xp.maximum(excess, 0)
+    losses = xp.sum(excess, axis=0) if program.summed else xp.max(excess, axis=0)
+    return xp.sum(program.penalty[None, :] * z * z) / 2 + program.c @ losses
 
 
-def dual_value(program: Program, push: jax.Array) -> jax.Array:
-    """The dual objective at a feasible point."""
-    adjoint = pull(program, push) @ program.xt.T
-    penalised = program.penalty > 0
-    weight = jnp.where(penalised, 1 / jnp.where(penalised, program.penalty, 1), 0)
-    return jnp.sum(push) - jnp.sum(adjoint * adjoint * weight[None, :]) / 2
+def dual_value(program: Program, push: Array, adjoint: Array) -> Array:
+    """The dual objective at a feasible point, given `adjoint(push)`."""
+    xp = namespace(push)
+    return xp.sum(push) - xp.sum(adjoint * adjoint * over_penalty(program)[None, :]) / 2
 
 
-def feasible(program: Program, push: jax.Array) -> jax.Array:
+def over_penalty(program: Program) -> Array:
+    """`1 / penalty` `(p,)`, and 0 for a coordinate without a penalty."""
+    where, penalised = namespace(program.penalty).where, program.penalty > 0
+    return where(penalised, 1 / where(penalised, program.penalty, 1), 0)
+
+
+def gap_between(program: Program, z: Array, scores: Array, push: Array, adjoint: Array) -> Array:
+    """The primal value at `z` less the dual value at a feasible `push`, bounded from above.
+
+    By the inequality of Fenchel and Young the difference is a sum of terms of at least 0: for each row, with m its
+    largest violation or 0, and for each penalised coordinate of each class
+
+        (c - sum_j B_j) m + sum_j B_j (m - v_j)   or   sum_j c max(0, v_j) - B_j v_j   and   (P z - slack)^2 / (2 P)
+
+    Its relative error is that of a sum without cancellation. What rounding may have taken is added, so that the true
+    difference is not above what is returned.
+    """
+    xp, v = namespace(scores), violations(program, scores)
+    if program.summed:
+        terms = xp.where(v > 0, (program.c[None, :] - push) * v, -push * v)
+    else:
+        worst = xp.maximum(xp.max(v, axis=0), 0)
+        terms = push * (worst[None, :] - v)
+        terms = terms + program.label * ((program.c - xp.sum(push, axis=0)) * worst)[None, :]
+    stationary = program.penalty[None, :] * z - adjoint
+    gap = xp.sum(terms) + xp.sum(stationary * stationary * over_penalty(program)[None, :]) / 2
+    return xp.maximum(gap, 0) + _rounding(program, z, v, push, stationary, gap)
+
+
+def _rounding(program: Program, z: Array, v: Array, push: Array, stationary: Array, gap: Array) -> Array:
+    """A bound on what rounding may have taken from `gap_between`.
+
+    A sum of m numbers errs by at most m eps/2 of the sum of their sizes; sums over many rows are made in blocks, which
+    err by less. That the bounds of the dual point hold only up to rounding counts as one more such sum.
+    """
+    xp, unit = namespace(v), eps(v.dtype)
+    (k, n), p = v.shape, len(program.penalty)
+    many = k + min(n, 100 + n**0.5)
+    of_scores, of_adjoint = program.rows.magnitudes(abs(z), abs(pull(program, push)))
+    of_label = xp.sum(program.label * of_scores, axis=0)
+    wrong = program.wrong * unit * (p + 2) * (1 + of_scores + of_label[None, :])
+    # How fast the terms of a row change with its violations: not at all where it is satisfied and has no dual.
+    active = xp.where(v > -wrong, wrong, 0)
+    of_losses = xp.sum(active, axis=0) if program.summed else xp.max(active, axis=0)
+    of_terms = program.c @ of_losses + xp.sum(push * (wrong + unit * many * abs(v)))
+    of_slack = unit * (many * of_adjoint + program.penalty[None, :] * abs(z))
+    of_coordinates = xp.sum((abs(stationary) + of_slack) * of_slack * over_penalty(program)[None, :])
+    return of_terms + of_coordinates + unit * (many + k * p) * gap
+
+
+def feasible(program: Program, push: Array) -> Array:
     """The dual point made feasible: not negative, for a free bias balanced, and within its bounds.
 
     A bound that is broken costs the one row, but after balancing the whole is scaled down, which keeps the balance.
     """
-    push = _bounded(program, program.wrong * jnp.maximum(push, 0))
+    xp = namespace(push)
+    push = _bounded(program, program.wrong * xp.maximum(push, 0))
     if not program.free_bias:
         return push
     balanced = _balanced(program, push)
-    return balanced / jnp.maximum(jnp.max(_used(program, balanced)), 1)
+    return balanced / xp.maximum(xp.max(_used(program, balanced)), 1)
 
 
-def _used(program: Program, push: jax.Array) -> jax.Array:
+def _used(program: Program, push: Array) -> Array:
     """What part of its bound every push, or every row's sum of pushes, takes up."""
-    return (push if program.summed else jnp.sum(push, axis=0, keepdims=True)) / program.c[None, :]
+    used = push if program.summed else namespace(push).sum(push, axis=0, keepdims=True)
+    return used / program.c[None, :]
 
 
-def _bounded(program: Program, push: jax.Array) -> jax.Array:
-    return push / jnp.maximum(_used(program, push), 1)
+def _bounded(program: Program, push: Array) -> Array:
+    return push / namespace(push).maximum(_used(program, push), 1)
 
 
-def _balanced(program: Program, push: jax.Array) -> jax.Array:
+def _balanced(program: Program, push: Array) -> Array:
     """Every class pushed as much as it is pulled, by factors near 1 on the pushes that are there.
 
     Summed over the rows of each label, the pushes are a flow F between classes, which must be conserved. The factors
@@ -149,38 +215,35 @@ def _balanced(program: Program, push: jax.Array) -> jax.Array:
     pushes in use change: an inactive one would cost the bound far more. Where the factors are not near 1, pushes of 0
     are the feasible point instead.
     """
+    xp = namespace(push)
     flow = program.label @ push.T
-    imbalance = jnp.sum(flow, axis=1) - jnp.sum(flow, axis=0)
+    imbalance = xp.sum(flow, axis=1) - xp.sum(flow, axis=0)
     both = flow + flow.T
-    degree = jnp.sum(both, axis=1)
+    degree = xp.sum(both, axis=1)
     # The ridge settles the sum of the potentials, which moves nothing, and those of classes without flow.
-    ridge = jnp.where(degree > 0, _RIDGE * eps(push.dtype) * degree, 1)
-    root = cholesky(jnp.diag(degree + ridge) - both)
-    potential = jax.scipy.linalg.cho_solve((root, True), imbalance)
+    ridge = xp.where(degree > 0, _RIDGE * eps(push.dtype) * degree, 1)
+    potential = solved(factored(xp.diag(degree + ridge) - both, 0.0), imbalance)
     factor = 1 + potential[:, None] - (potential @ program.label)[None, :]
-    usable = jnp.all(jnp.abs(program.wrong * (factor - 1)) < 1)
-    return jnp.where(usable, program.wrong * factor * push, 0)
+    usable = xp.all(abs(program.wrong * (factor - 1)) < 1)
+    return xp.where(usable, program.wrong * factor * push, 0)
 
 
-def certify(program: Program, z: jax.Array, push: jax.Array, scores: jax.Array | None = None) -> Certified:
-    """Both values, the dual point made feasible first; `scores = z @ xt` where they are known already."""
+def certify(program: Program, z: Array, push: Array, scores: Array | None = None) -> Certified:
+    """Both values, the dual point made feasible first; `scores(z)` where they are known already."""
     push = feasible(program, push)
-    excess = violations(program, z @ program.xt if scores is None else scores)
-    return Certified(z, push, primal_value(program, z, excess), dual_value(program, push))
+    excess = violations(program, program.scores(z) if scores is None else scores)
+    dual = dual_value(program, push, program.adjoint(push))
+    return Certified(z, push, primal_value(program, z, excess), dual)
 
 
 def better(old: Certified, new: Certified) -> Certified:
     """The better primal point with the better dual point; NaN is never better."""
-    lower, higher = new.primal < old.primal, new.dual > old.dual
-    return Certified(
-        jnp.where(lower, new.z, old.z),
-        jnp.where(higher, new.push, old.push),
-        jnp.where(lower, new.primal, old.primal),
-        jnp.where(higher, new.dual, old.dual),
-    )
+    primal = choose(new.primal < old.primal, (new.z, new.primal), (old.z, old.primal))
+    dual = choose(new.dual > old.dual, (new.push, new.dual), (old.push, old.dual))
+    return Certified(primal[0], dual[0], primal[1], dual[1])
 
 
-def within(program: Program, found: Certified, tol: jax.Array) -> jax.Array:
+def within(program: Program, found: Certified, tol: Array) -> Array:
     """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
-    floor = _FLOOR * jnp.sum(program.c)
-    return found.primal - found.dual <= tol * jnp.maximum(jnp.abs(found.primal), floor)
+    xp = namespace(found.primal)
+    return found.primal - found.dual <= tol * xp.maximum(abs(found.primal), FLOOR * xp.sum(program.c))

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import eps, tiny
+from jaxhinge._methods.certificate import FLOOR
+from jaxhinge._methods.executor import choose, each, namespace
 from jaxhinge._methods.multiclass.ascent import ascend
-from jaxhinge._methods.multiclass.interior_point import Progress, central_start, interior_point_steps, widened
+from jaxhinge._methods.multiclass.interior_point import (
+    Progress,
+    central_start,
+    interior_point_steps,
+    restart_from,
+    widened,
+)
 from jaxhinge._methods.multiclass.linear_systems import by_matrix
 from jaxhinge._methods.multiclass.program import (
     Certified,
@@ -21,27 +30,28 @@ from jaxhinge._methods.multiclass.program import (
     certify,
     dual_value,
     feasible,
+    gap_between,
     in_dtype,
     primal_value,
     violations,
-    within,
 )
-from jaxhinge._methods.problem import Answer, Status
+from jaxhinge._methods.problem import Answer, Intercept, Leaf, Method, Status
+from jaxhinge._rows.columns import Columns
+from jaxhinge._rows.dense import DenseRows
 
-# `_LARGEST_SYSTEM`: a Newton matrix of higher order, its factor and their copies would take gigabytes.
-_LARGEST_SYSTEM = 8192
-# `_LARGE_SYSTEM`: beyond this order a step of the interior point costs more than hundreds of ascents, which come first.
-_LARGE_SYSTEM = 1500
-# `_ASCENT_STEPS`: so many certificates of the ascent are made before the interior point is tried.
-_ASCENT_STEPS = 20
+# `LARGEST_SYSTEM`: a Newton matrix of higher order, its factor and their copies would take gigabytes.
+LARGEST_SYSTEM = 8192
+# `LARGE_SYSTEM`: beyond this order a step of the interior point costs more than hundreds of ascents, which come first.
+LARGE_SYSTEM = 1500
+# `ASCENT_STEPS`: so many certificates of the ascent are made before the interior point is tried.
+ASCENT_STEPS = 20
 # `_FLOAT32_FLOOR`: complementarity, relative to the objective, below which float32 resolves no further progress.
 _FLOAT32_FLOOR = 1e-5
+# `_CLOSEST`: smallest initial barrier parameter of a warm start, relative to a cold one.
+_CLOSEST = 1e-3
 # `_OUT_OF_REACH`: the bias of a class without rows lies so far below the smallest score of a label that no row violates
 # a margin against it.
 _OUT_OF_REACH = 2.0
-
-Intercept = Literal["free", "regularized", "none"]
-Leaf = Any
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Config:
     summed: bool
     intercept: Intercept
     num_classes: int
+    method: Method = "auto"
     dtype: Any = jnp.float32
 
 
@@ -76,220 +87,264 @@ class Start(NamedTuple):
     warm: Leaf
 
 
+class SolverState(NamedTuple):
+    """The state of a solve between two methods.
+
+    Attributes:
+      best: The best certificate.
+      steps: Made so far.
+      limited: Whether `max_steps` ended them.
+      warm: Whether the next method starts from `best` rather than from 0.
+    """
+
+    best: Certified
+    steps: Array
+    limited: Array
+    warm: Array
+
+
 class MulticlassTask(NamedTuple):
-    """A program as it is worked on, the program as it was given, and the ways of `z` there and back."""
+    """A program, the mean `(d,)` that was taken from its features, and whether the caller's checks passed."""
 
     program: Program
-    given: Program
-    centre: jax.Array
-    turn: Callable[[jax.Array], jax.Array]
-    turn_back: Callable[[jax.Array], jax.Array]
+    centre: Array
+    valid: Array
+
+
+class Reduced(NamedTuple):
+    """A program in at most as many features as there are rows, and the ways of `z` there and back."""
+
+    program: Program
+    turn: Callable[[Array], Array]
+    turn_back: Callable[[Array], Array]
 
 
 def solve_rows(config: Config, rows: LabelledRows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
-    """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
-    task = _task(config, rows)
-    progress = _float64_stage(task, _float32_stage(config, task, start, tol, max_steps), tol, max_steps)
-    return _finish(config, rows, task, progress, tol, max_steps)
+    """Minimise to a relative gap of `tol`, under a trace. The precision of the work is that of `rows`."""
+    task = task_of(config, rows)
+    small = reduced(task, task.program.rows.features)
+    found = given_start(task, small, start)
+    progress = _float32_stage(config, found, small.program, tol, max_steps)
+    progress = _float64_stage(config, small.program, progress, tol, max_steps)
+    best = progress.best._replace(z=small.turn_back(progress.best.z))
+    return finish(config, task, SolverState(best, progress.steps, progress.steps >= max_steps, found.warm), tol)
 
 
-def solve_float32_stage(
-    config: Config, rows: LabelledRows, start: Start, tol: jax.Array, max_steps: jax.Array
-) -> tuple[Answer, Progress]:
-    """The answer where float32 is enough for it; otherwise a status that is not CONVERGED, and where to go on."""
-    task = _task(config, rows)
-    progress = _float32_stage(config, task, start, tol, max_steps)
-    return _finish(config, rows, task, progress, tol, max_steps), progress
-
-
-def solve_float64_stage(
-    config: Config, rows: LabelledRows, progress: Progress, tol: jax.Array, max_steps: jax.Array
-) -> Answer:
-    """Go on where `solve_float32_stage` ended, in the precision of `rows`."""
-    task = _task(config, rows)
-    progress = _float64_stage(task, widened(task.program, progress), tol, max_steps)
-    return _finish(config, rows, task, progress, tol, max_steps)
-
-
-def build(config: Config, rows: LabelledRows) -> tuple[Program, jax.Array]:
-    """The program of the rows, and the mean that was taken from the features where a free bias absorbs it."""
-    counts = rows.c > 0
-    classes = jnp.arange(config.num_classes)[:, None]
-    label = ((rows.labels[None, :] == classes) & counts[None, :]).astype(rows.c.dtype)
-    wrong = counts.astype(rows.c.dtype)[None, :] - label
-    centre = jnp.zeros_like(rows.xt[:, 0])
-    xt, penalty = rows.xt, jnp.broadcast_to(rows.l2, centre.shape)
+def task_of(config: Config, rows: LabelledRows) -> MulticlassTask:
+    """The program of the rows under a trace; where a free bias absorbs it, their mean is taken from the features."""
+    centre, xt = jnp.zeros_like(rows.xt[:, 0]), rows.xt
     if config.intercept == "free":
-        # A class without rows is best kept out of reach by its bias: no row is pushed against it.
-        wrong = wrong * jnp.max(label, axis=1)[:, None]
         centre = xt @ rows.c / jnp.sum(rows.c)
         xt = xt - centre[:, None]
     if config.intercept != "none":
         xt = jnp.concatenate([xt, jnp.ones_like(xt[:1])])
-        penalty = jnp.append(penalty, rows.l2 if config.intercept == "regularized" else 0)
-    mean_weight = jnp.sum(rows.c) / jnp.maximum(jnp.sum(counts), 1)
-    c = jnp.where(counts, rows.c, mean_weight)
-    return Program(xt, label, wrong, c, penalty, config.summed, config.intercept == "free"), centre
+    return MulticlassTask(program_of(config, Columns(xt), rows), centre, rows.valid)
 
 
-def _task(config: Config, rows: LabelledRows) -> MulticlassTask:
-    """The program in at most as many features as there are rows.
+def program_of(config: Config, operator: Any, rows: LabelledRows) -> Program:
+    """The program of the rows, for the operator of their features."""
+    xp, counts = namespace(rows.c), rows.c > 0
+    classes = xp.arange(config.num_classes)[:, None]
+    label = ((rows.labels[None, :] == classes) & counts[None, :]).astype(rows.c.dtype)
+    wrong = counts.astype(rows.c.dtype)[None, :] - label
+    penalty = xp.broadcast_to(rows.l2, rows.xt.shape[:1])
+    if config.intercept == "free":
+        # A class without rows is best kept out of reach by its bias: no row is pushed against it.
+        wrong = wrong * xp.max(label, axis=1)[:, None]
+    if config.intercept != "none":
+        penalty = xp.append(penalty, rows.l2 if config.intercept == "regularized" else 0)
+    mean_weight = xp.sum(rows.c) / xp.maximum(xp.sum(counts), 1)
+    c = xp.where(counts, rows.c, mean_weight)
+    return Program(operator, label, wrong, c, penalty, config.summed, config.intercept == "free")
+
+
+def reduced(task: MulticlassTask, features: Array) -> Reduced:
+    """The program in at most as many features as there are rows, given its features `(d, n)` or more.
 
     The weights are combinations of the rows: in an orthonormal basis of these, nothing else changes.
     """
-    program, centre = build(config, rows)
-    d = len(centre)
-    if d <= program.xt.shape[1]:
-        return MulticlassTask(program, program, centre, lambda z: z, lambda z: z)
-    basis, coordinates = jnp.linalg.qr(program.xt[:d])
+    xp, program, d = namespace(features), task.program, len(task.centre)
+    if d <= features.shape[1]:
+        return unreduced(program)
+    basis, coordinates = xp.linalg.qr(features[:d])
     fewer = len(coordinates)
-    xt = jnp.concatenate([coordinates, program.xt[d:]])
-    small = replace(program, xt=xt, penalty=jnp.concatenate([program.penalty[:fewer], program.penalty[d:]]))
-    return MulticlassTask(
-        small,
-        program,
-        centre,
-        lambda z: jnp.concatenate([z[:, :d] @ basis, z[:, d:]], axis=1),
-        lambda z: jnp.concatenate([z[:, :fewer] @ basis.T, z[:, fewer:]], axis=1),
+    ones = xp.ones_like(coordinates[: len(program.penalty) - d])
+    penalty = xp.concatenate([program.penalty[:fewer], program.penalty[d:]])
+    return Reduced(
+        replace(program, rows=_rows_of(xp.concatenate([coordinates, ones])), penalty=penalty),
+        lambda z: xp.concatenate([z[:, :d] @ basis, z[:, d:]], axis=1),
+        lambda z: xp.concatenate([z[:, :fewer] @ basis.T, z[:, fewer:]], axis=1),
     )
 
 
-def _begin(config: Config, task: MulticlassTask, start: Start) -> tuple[Certified, jax.Array]:
-    """What to start from, certified, and how near the end of the central path: 1 for a cold start, else as its gap."""
-    z = start.w.T
-    if config.intercept != "none":
-        z = jnp.concatenate([z, (start.b + z @ task.centre)[:, None]], axis=1)
-    z = task.turn(z - jnp.mean(z, axis=0)[None, :])
+def unreduced(program: Program) -> Reduced:
+    """The program as it is."""
+    return Reduced(program, lambda z: z, lambda z: z)
+
+
+def _rows_of(columns: Array) -> Columns | DenseRows:
+    """The operator of rows that are given as columns."""
+    return DenseRows.of(columns.T, None, False) if namespace(columns) is np else Columns(columns)
+
+
+def given_start(task: MulticlassTask, small: Reduced, start: Start) -> SolverState:
+    """The start, certified in the reduced program, or 0 where there is none."""
+    xp, z = namespace(start.w), start.w.T
+    if len(task.program.penalty) > len(task.centre):
+        z = xp.concatenate([z, (start.b + z @ task.centre)[:, None]], axis=1)
+    z = small.turn(z - xp.mean(z, axis=0)[None, :])
     # A start that is not finite, from a solve that was refused, is no start.
-    usable = start.warm & jnp.isfinite(jnp.sum(z) + jnp.sum(start.dual))
-    given = certify(task.program, jnp.where(usable, z, 0), jnp.where(usable, start.dual.T, 0))
-    closeness = (given.primal - given.dual) / jnp.maximum(given.primal, tiny(z.dtype))
-    return given, jnp.where(usable, jnp.clip(closeness, 1e-3, 1), 1)
+    usable = start.warm & xp.isfinite(xp.sum(z) + xp.sum(start.dual))
+    best = certify(small.program, xp.where(usable, z, 0), xp.where(usable, start.dual.T, 0))
+    # Numbers that vary over the axes of a `shard_map` as the data do.
+    never = xp.isnan(best.primal) & False
+    return SolverState(best, never * xp.int32(0), never, usable)
+
+
+def warm_start(program: Program, found: SolverState) -> Progress:
+    """Progress from the central point above what is found: no nearer to the end of the path than the gap there."""
+    xp, given = namespace(program.c), in_dtype(found.best, program.c.dtype)
+    closeness = (given.primal - given.dual) / xp.maximum(given.primal, tiny(given.primal.dtype))
+    closeness = xp.where(found.warm, xp.clip(closeness, _CLOSEST, 1), xp.ones_like(closeness))
+    progress = central_start(program, xp.where(found.warm, given.z, 0), closeness)
+    return progress._replace(best=better(progress.best, given), steps=progress.steps + found.steps)
+
+
+def cold_start(program: Program) -> Progress:
+    """Progress from 0."""
+    xp = namespace(program.c)
+    zeros = xp.zeros((len(program.label), len(program.penalty)), program.penalty.dtype)
+    return central_start(program, zeros, xp.ones_like(program.penalty[0]))
+
+
+def begins_with_ascents(config: Config, order: int) -> bool:
+    """Whether ascents come first, given the order of the Newton system."""
+    return ends_with_ascents(config, order) or (config.method == "auto" and order > LARGE_SYSTEM)
+
+
+def ends_with_ascents(config: Config, order: int) -> bool:
+    """Whether no Newton system is made."""
+    return config.method == "ascent" or order > LARGEST_SYSTEM
 
 
 def _float32_stage(
-    config: Config, task: MulticlassTask, start: Start, tol: jax.Array, max_steps: jax.Array
+    config: Config, found: SolverState, program: Program, tol: jax.Array, max_steps: jax.Array
 ) -> Progress:
     """What float32 can do: exact enough until the gap is small. Where the system is too large, ascent."""
-    given, closeness = _begin(config, task, start)
-    low = in_dtype(task.program, jnp.float32)
-    progress = central_start(low, given.z.astype(low.xt.dtype), closeness.astype(low.xt.dtype))
-    if _order(task.program) > _LARGE_SYSTEM:
-        limit = max_steps if _too_large(task.program) else jnp.minimum(max_steps, _ASCENT_STEPS)
-        given, steps = ascend(task.program, given, tol, limit, low.xt.dtype)
-        progress = progress._replace(steps=steps)
-    progress = progress._replace(best=better(progress.best, in_dtype(given, low.xt.dtype)))
-    if not _too_large(task.program):
-        system = by_matrix(low)
-        progress = interior_point_steps(low, progress, system, tol, max_steps, _FLOAT32_FLOOR)
-    progress = widened(task.program, progress)
-    return progress._replace(best=better(given, progress.best))
+    low = in_dtype(program, jnp.float32)
+    only = ends_with_ascents(config, program.order)
+    if begins_with_ascents(config, program.order):
+        limit = max_steps if only else jnp.minimum(max_steps, ASCENT_STEPS)
+        ascent = ascend(program, found.best, tol, limit, jnp.float32)
+        found = SolverState(ascent.best, ascent.steps, ascent.steps >= max_steps, found.warm)
+    progress = warm_start(low, found)
+    if not only:
+        progress = interior_point_steps(low, progress, by_matrix(low), tol, max_steps, _FLOAT32_FLOOR)
+    progress = widened(program, progress)
+    return progress._replace(best=better(found.best, progress.best))
 
 
-def _float64_stage(task: MulticlassTask, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
+def _float64_stage(
+    config: Config, program: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array
+) -> Progress:
     """The rest, in the precision of the program; where float32 has spoilt the point, once more from the beginning."""
-    program = task.program
-    if _too_large(program):
+    if ends_with_ascents(config, program.order):
         return progress
-    zeros = jnp.zeros((len(program.label), len(program.penalty)), program.penalty.dtype)
-    cold = central_start(program, zeros, jnp.ones_like(program.penalty[0]))
-    system = by_matrix(program)
+    cold, system = cold_start(program), by_matrix(program)
 
     # One fori_loop, not two calls: the step is compiled once, and under vmap its counter is not batched.
     def attempt(number: jax.Array, progress: Progress) -> Progress:
         again = (number > 0) | ~jnp.isfinite(progress.complementarity_gap)
-        point, complementarity_gap = jax.tree.map(
-            partial(jnp.where, again),
-            (cold.point, cold.complementarity_gap),
-            (progress.point, progress.complementarity_gap),
-        )
-        progress = progress._replace(
-            point=point,
-            complementarity_gap=complementarity_gap,
-            steps_without_progress=0 * progress.steps_without_progress,
-        )
+        progress = restart_from(progress, choose(again, cold, progress))
         return interior_point_steps(program, progress, system, tol, max_steps)
 
     result: Progress = jax.lax.fori_loop(0, 2, attempt, progress)
     return result
 
 
-def _order(program: Program) -> int:
-    return (len(program.label) - 1) * len(program.penalty)
-
-
-def _too_large(program: Program) -> bool:
-    return _order(program) > _LARGEST_SYSTEM
-
-
-def _canonical(program: Program, z: jax.Array) -> jax.Array:
+def _canonical(program: Program, z: Array) -> Array:
     """Of all `z` with the same differences, the one that sums to 0 over the classes, whose norm is the smallest.
 
     Where biases are free a class without rows takes no part.
     """
-    counted = jnp.max(program.label, axis=1) if program.free_bias else jnp.ones_like(z[:, 0])
-    mean = counted @ z / jnp.maximum(jnp.sum(counted), 1)
+    xp = namespace(z)
+    counted = xp.max(program.label, axis=1) if program.free_bias else xp.ones_like(z[:, 0])
+    mean = counted @ z / xp.maximum(xp.sum(counted), 1)
     return counted[:, None] * (z - mean[None, :])
 
 
-def _finish(
-    config: Config, rows: LabelledRows, task: MulticlassTask, progress: Progress, tol: jax.Array, max_steps: jax.Array
-) -> Answer:
-    """Round to the caller's dtype first, then evaluate both values for exactly what is returned."""
-    program, best = task.given, progress.best
-    w, b, primal = _rounded(config, rows, program, task.centre, _canonical(program, task.turn_back(best.z)))
+def finish(config: Config, task: MulticlassTask, found: SolverState, tol: Array) -> Answer:
+    """Round to the caller's dtype first, then bound the gap of exactly what is returned."""
+    program, best = task.program, found.best
+    xp, d = namespace(program.c), len(task.centre)
+    params, shifted, scores = _rounded(config, task, _canonical(program, best.z))
+    primal = primal_value(program, shifted, violations(program, scores))
     dual = best.push.astype(config.dtype).astype(primal.dtype)
     push = feasible(program, dual)
-    bound = dual_value(program, push)
-    converged = within(program, Certified(best.z, push, primal, bound), tol)
-    valid = rows.valid & jnp.isfinite(primal) & jnp.isfinite(bound)
+    adjoint = program.adjoint(push)
+    # No objective is negative, which is what a dual of 0 proves.
+    useless = ~(dual_value(program, push, adjoint) >= 0)
+    dual, push, adjoint = choose(useless, jax.tree.map(xp.zeros_like, (dual, push, adjoint)), (dual, push, adjoint))
+    gap = xp.minimum(gap_between(program, shifted, scores, push, adjoint), primal)
+    converged = gap <= tol * xp.maximum(primal, FLOOR * xp.sum(program.c))
+    valid = task.valid & xp.isfinite(primal) & xp.isfinite(gap)
 
-    def unless_refused(values: jax.Array) -> jax.Array:
-        return jnp.where(valid, values, jnp.full_like(values, jnp.nan))
+    def unless_refused(values: Array) -> Array:
+        return choose(valid, values, xp.full_like(values, xp.nan))
 
-    otherwise = jnp.where(progress.steps >= max_steps, Status.STEP_LIMIT, Status.STALLED)
-    status = jnp.where(valid, jnp.where(converged, Status.CONVERGED, otherwise), Status.REFUSED)
-    # The gap is taken before the values are rounded: it is smaller than their last digit.
-    w, b, dual, primal, bound, gap = map(unless_refused, (w.T, b, dual.T, primal, bound, primal - bound))
-    return Answer(w, b, dual, primal, bound, gap, progress.steps, status.astype(jnp.int32))
+    otherwise = xp.where(found.limited, int(Status.STEP_LIMIT), int(Status.STALLED))
+    status = xp.where(valid, xp.where(converged, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
+    b = params[:, d] if params.shape[1] > d else xp.zeros_like(params[:, 0])
+    # The bound is the gap below: the gap is smaller than the last digit of the values.
+    w, b, dual, primal, bound, gap = map(unless_refused, (params[:, :d].T, b, dual.T, primal, primal - gap, gap))
+    return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
 
 
-def _rounded(
-    config: Config, rows: LabelledRows, program: Program, centre: jax.Array, z: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`w` `(k, d)` and `b` `(k,)` that are exact in the caller's dtype, and their primal value.
+def _rounded(config: Config, task: MulticlassTask, z: Array) -> tuple[Array, Array, Array]:
+    """Parameters `(k, p)` that are exact in the caller's dtype, the same with the biases of centred features, and the
+    scores of the rows.
 
     Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
-    parameters are tried as well. A free bias is rounded last and takes up what the weights lost.
+    parameters are tried as well. A free bias is rounded last and takes up what the weights lost. Parameters of 0 are
+    tried too: rounding must not be worse.
     """
-    rounding, d = eps(config.dtype), len(centre)
+    xp, program, centre = namespace(z), task.program, task.centre
+    d, rounding = len(centre), eps(config.dtype)
+    stretches = [0.0, 2.0, 8.0, 32.0] if rounding > eps(z.dtype) else [0.0]
 
-    def rounded(values: jax.Array) -> jax.Array:
+    def rounded(values: Array) -> Array:
         return values.astype(config.dtype).astype(z.dtype)
 
-    def candidate(stretch: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        w = rounded(stretch * z[:, :d])
-        if config.intercept == "none":
-            b, point = jnp.zeros_like(z[:, 0]), w
-        else:
-            b = rounded(stretch * z[:, d] - w @ centre)
+    def candidate(stretch: Array) -> tuple[tuple[Array, Array, Array], Array]:
+        params = shifted = rounded(stretch * z[:, :d])
+        scores = None
+        if z.shape[1] > d:
+            w, shift = params, params @ centre
+            b = rounded(stretch * z[:, d] - shift)
             if program.free_bias:
-                b = rounded(_kept_out_of_reach(rows, program, w, b))
-            point = jnp.concatenate([w, (b + w @ centre)[:, None]], axis=1)
-        return w, b, primal_value(program, point, violations(program, point @ program.xt))
+                scores = program.scores(xp.concatenate([w, (b + shift)[:, None]], axis=1))
+                lower = rounded(_kept_out_of_reach(program, scores, b))
+                scores, b = scores + (lower - b)[:, None], lower
+            params, shifted = (xp.concatenate([w, bias[:, None]], axis=1) for bias in (b, b + shift))
+        scores = program.scores(shifted) if scores is None else scores
+        return (params, shifted, scores), primal_value(program, shifted, violations(program, scores))
 
-    narrower = rounding > eps(z.dtype)
-    stretches = 1 + rounding * jnp.asarray([0.0, 2.0, 8.0, 32.0] if narrower else [0.0], z.dtype)
-    candidates = jax.vmap(candidate)(stretches)
-    best: tuple[jax.Array, jax.Array, jax.Array] = jax.tree.map(lambda leaf: leaf[0], candidates)
-    for number in range(1, len(stretches)):
-        other = jax.tree.map(lambda leaf: leaf[number], candidates)  # noqa: B023
-        best = jax.tree.map(partial(jnp.where, other[2] < best[2]), other, best)
-    return best
+    candidates, values = each(candidate, 1 + rounding * xp.asarray([*stretches, -1 / rounding], z.dtype))
+    found: tuple[Array, Array, Array] = jax.tree.map(lambda leaf: leaf[0], candidates)
+    value = values[0]
+    for number in range(1, len(stretches) + 1):
+        lower = values[number] < value
+        found = choose(lower, jax.tree.map(lambda leaf: leaf[number], candidates), found)  # noqa: B023
+        value = xp.where(lower, values[number], value)
+    return found
 
 
-def _kept_out_of_reach(rows: LabelledRows, program: Program, w: jax.Array, b: jax.Array) -> jax.Array:
-    """The biases, those of classes without rows so low that no row violates a margin against them."""
-    scores = jnp.sum(program.label * (w @ rows.xt + b[:, None]), axis=0)
-    lowest = jnp.min(jnp.where(jnp.sum(program.label, axis=0) > 0, scores, jnp.inf))
-    return jnp.where(jnp.max(program.label, axis=1) > 0, b, lowest - _OUT_OF_REACH)
+def _kept_out_of_reach(program: Program, scores: Array, b: Array) -> Array:
+    """The biases, those of classes without rows so low that no row violates a margin against them.
+
+    A class without rows has no weights: its bias is its score.
+    """
+    xp = namespace(b)
+    of_label = xp.sum(program.label * scores, axis=0)
+    lowest = xp.min(xp.where(xp.sum(program.label, axis=0) > 0, of_label, xp.inf))
+    return xp.where(xp.max(program.label, axis=1) > 0, b, lowest - _OUT_OF_REACH)
