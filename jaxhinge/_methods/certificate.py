@@ -143,8 +143,12 @@ def dual_value(program: Program, alpha: Array, adjoint: Array) -> Array:
 
 def over_penalty(program: Program, values: Array) -> Array:
     """`values / penalty`, and 0 for a coordinate without a penalty."""
-    where, penalised = namespace(values).where, program.penalty > 0
-    return where(penalised, values / where(penalised, program.penalty, 1), 0)
+    return _over(program.penalty, values)
+
+
+def _over(penalty: Array, values: Array) -> Array:
+    where, penalised = namespace(values).where, penalty > 0
+    return where(penalised, values / where(penalised, penalty, 1), 0)
 
 
 def gap_between(program: Program, z: Array, violations: Array, alpha: Array, adjoint: Array) -> Array:
@@ -158,37 +162,55 @@ def gap_between(program: Program, z: Array, violations: Array, alpha: Array, adj
     Its relative error is that of a sum without cancellation. What rounding may have taken from the violations, from the
     slack and from the balance of a free bias is added, so that the true difference is not above what is returned.
     """
-    xp, slack = namespace(violations), adjoint - program.q
+    of_scores, of_adjoint = program.rows.magnitudes(abs(z), alpha)
+    rows = row_gaps(program, violations, alpha, of_scores)
+    return gap_of_sums(program.penalty, program.q, program.shape[1], z, adjoint, of_adjoint, rows)
+
+
+class RowGaps(NamedTuple):
+    """The part of the rows in `gap_between`, as sums over them.
+
+    Attributes:
+      terms: Of the gap.
+      wrong: What the rounding of the violations may have taken from the terms.
+      balance: The sum of `alpha |v|`, to which the rounding of the balance is in proportion.
+    """
+
+    terms: Array
+    wrong: Array
+    balance: Array
+
+
+def row_gaps(program: Program, violations: Array, alpha: Array, of_scores: Array) -> RowGaps:
+    """The part of all rows, or of a block of them; `of_scores` is `|A| |z|`, the size of what the scores sum."""
+    xp = namespace(violations)
+    wrong = eps(violations.dtype) * (program.shape[0] + 2) * (abs(program.r) + of_scores)
+    # How fast the term of a row changes with its violation: not at all where the row is satisfied and has no dual.
     if program.squared:
         # Clipped at 0 where v < 0, so that no term is a difference of large numbers.
         excess, half = xp.maximum(violations, 0), alpha / (2 * program.c)
         terms = program.c * (excess - half) ** 2 + alpha * (excess - violations)
+        slope = 2 * program.c * (excess + wrong) + alpha
     else:
         terms = xp.where(violations > 0, (program.c - alpha) * violations, -alpha * violations)
-    stationary = program.penalty * z - slack
-    gap = xp.sum(terms, axis=-1) + dot(stationary, over_penalty(program, stationary)) / 2
-    return xp.maximum(gap, 0) + _rounding(program, z, violations, alpha, stationary, gap)
+        slope = xp.where(violations > -wrong, program.c - alpha, 0) + alpha
+    return RowGaps(xp.sum(terms, axis=-1), dot(slope, wrong), dot(alpha, abs(violations)))
 
 
-def _rounding(program: Program, z: Array, violations: Array, alpha: Array, stationary: Array, gap: Array) -> Array:
-    """A bound on what rounding may have taken from `gap_between`.
+def gap_of_sums(penalty: Array, q: Array, n: int, z: Array, adjoint: Array, of_adjoint: Array, rows: RowGaps) -> Array:
+    """The gap, from sums over rows; `of_adjoint` is `|A|' alpha`, the size of what the adjoint sums.
 
     A sum of m numbers errs by at most m eps/2 of the sum of their sizes; sums over many rows are made in blocks, which
     err by less.
     """
-    xp, unit, (p, n) = namespace(violations), eps(violations.dtype), program.shape
+    xp, unit, p = namespace(adjoint), eps(adjoint.dtype), penalty.shape[-1]
     many = min(n, 100 + n**0.5)
-    of_scores, of_adjoint = program.rows.magnitudes(abs(z), alpha)
-    wrong = unit * (p + 2) * (abs(program.r) + of_scores)
-    # How fast the term of a row changes with its violation: not at all where the row is satisfied and has no dual.
-    if program.squared:
-        slope = 2 * program.c * (xp.maximum(violations, 0) + wrong) + alpha
-    else:
-        slope = xp.where(violations > -wrong, program.c - alpha, 0) + alpha
-    of_slack = unit * (many * of_adjoint + abs(program.q) + abs(program.penalty * z))
-    of_coordinates = dot(abs(stationary) + of_slack, over_penalty(program, of_slack))
-    of_balance = unit * many * dot(alpha, abs(violations))
-    return dot(slope, wrong) + of_coordinates + of_balance + unit * (many + p) * gap
+    stationary = penalty * z - (adjoint - q)
+    gap = rows.terms + dot(stationary, _over(penalty, stationary)) / 2
+    of_slack = unit * (many * of_adjoint + abs(q) + abs(penalty * z))
+    of_coordinates = dot(abs(stationary) + of_slack, _over(penalty, of_slack))
+    rounding = rows.wrong + of_coordinates + unit * many * rows.balance + unit * (many + p) * gap
+    return xp.maximum(gap, 0) + rounding
 
 
 def feasible(program: Program, alpha: Array) -> Array:

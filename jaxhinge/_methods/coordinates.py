@@ -44,16 +44,16 @@ def working_program(task: Task, dtype: DTypeLike) -> Program:
     rows, last, q = given.features, jnp.ones_like(given.features[:1]), program.q
     if _is_reflected(program):
         normal, scaled = _reflection(task.mean)
-        change = program.products(scaled)[None, :]
+        change = replace(given, pairs=False).products(scaled)[None, :]
         rows, last = rows - normal[: len(rows), None] * change, last - normal[-1] * change
         q = q - (scaled @ q) * normal
     if given.ones:
         # The parts are rounded before they are joined, or a copy would be written in the wider precision.
         rows = jnp.concatenate([rows.astype(dtype), last.astype(dtype)])
-    working = replace(program, rows=Columns(rows), q=q).astype(dtype)
+    working = replace(program, rows=Columns(rows, pairs=given.pairs), q=q).astype(dtype)
     # Without the barrier XLA would compute the rows again for every use.
     rows = jax.lax.optimization_barrier(working.rows.features)  # type: ignore[no-untyped-call]
-    return replace(working, rows=Columns(rows))
+    return replace(working, rows=Columns(rows, pairs=given.pairs))
 
 
 def reflected(task: Task, found: Certified) -> Certified:

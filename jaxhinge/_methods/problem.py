@@ -68,8 +68,9 @@ class Rows(NamedTuple):
     """A problem by its rows: `sum_i c_i loss(r_i - sign_i (x_i . w + b)) + l2/2 |w|^2 + q_bias b`.
 
     `xt` `(d, n)` holds the features transposed: all products run along it faster. A row with `c_i = 0` does not
-    count. `centre` `(d,)` is taken from the features where a free bias absorbs it: any value near their mean will do,
-    and problems that share theirs share the centred rows. `valid` is whether the caller's checks passed.
+    count. The two sides of a residual may share their features, which are then `(d, n / 2)`. `centre` `(d,)` is taken
+    from the features where a free bias absorbs it: any value near their mean will do, and problems that share theirs
+    share the centred rows. `valid` is whether the caller's checks passed.
     """
 
     xt: Leaf
@@ -117,7 +118,8 @@ def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
         q = jnp.append(-rows.q_bias * centre, rows.q_bias)
     mean_weight = jnp.sum(rows.c) / jnp.maximum(jnp.sum(counts), 1)
     return Program(
-        rows=Columns(features, config.intercept != "none"),
+        # Under a derivative the two sides of a residual are rows of their own.
+        rows=Columns(features, config.intercept != "none", pairs=features.shape[1] < len(rows.c)),
         sign=jnp.where(counts, rows.sign, 0),
         r=jnp.where(counts, rows.r, 0),
         c=jnp.where(counts, rows.c, mean_weight),

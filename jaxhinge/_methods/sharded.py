@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxhinge._base.arrays import NDArray, check_feature_shape
 from jaxhinge._base.interrupts import computed
-from jaxhinge._base.options import host_l2
 from jaxhinge._base.precision import in_float64
-from jaxhinge._base.values import check_number, check_rows, host_integer, host_real
+from jaxhinge._base.values import check_rows, host_real
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
-from jaxhinge._methods.stages import solve_rows
+from jaxhinge._methods.stages import gap_of_rows, solve_rows
 
 
 class Layout(NamedTuple):
@@ -66,33 +65,79 @@ def real_features(x: jax.Array) -> jax.Array:
     return x
 
 
-def solve_sharded(
-    config: Config,
-    as_numpy: bool,
-    x: Any,
-    y: Any,
-    l2: Any,
-    sample_weight: Any,
-    init: Any,
-    tol: Any,
-    max_steps: Any,
-) -> Answer:
-    """The answer, whose dual lies as the rows do; `init` is a pair `(params, dual)` or None."""
-    # As on the host, float64 comes back only where it is asked for or x64 is on.
-    config = replace(config, dtype=jnp.float64 if as_numpy or x.dtype == jnp.float64 else jnp.float32)
-    tol = check_number("tol", tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    max_steps = host_integer("max_steps", np.asarray(max_steps).item(), at_least=1)
-    layout = layout_of(real_features(x))
-    x = jax.device_put(x, layout.rows)
-    y, weight = _placed("y", y, x, layout), _placed("sample_weight", sample_weight, x, layout)
-    with jax.enable_x64(True):
-        rows, found = _weighed(layout)(x, y, weight, np.float64(host_l2(l2)))
-        _check_values(found)
-        start = _started(layout)(_given(init, x, layout), rows)
-        answer: Answer = computed(_compiled_sharded(config, layout)(rows, start, np.float64(tol), np.int32(max_steps)))
-    if int(answer.status) == Status.REFUSED:
-        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    return jax.tree.map(on_host, answer) if as_numpy else answer
+class MeshLoss(NamedTuple):
+    """The loss of rows on a mesh: "classes", without numbers; "sides" of a residual, with `epsilon`, and the weights
+    of the two; "one_class", with `nu`."""
+
+    kind: Literal["classes", "sides", "one_class"] = "classes"
+    numbers: tuple[float, ...] = ()
+
+
+class MeshRows:
+    """Rows on a mesh, weighed and checked where they lie, for any number of problems on them.
+
+    Attributes:
+      dtype: What comes back in. As on the host it is float64 only where that is asked for or x64 is on.
+    """
+
+    def __init__(
+        self, config: Config, as_numpy: bool, x: Any, y: Any, sample_weight: Any, loss: MeshLoss | None = None
+    ) -> None:
+        loss, self._as_numpy = loss or MeshLoss(), as_numpy
+        self._layout = layout = layout_of(real_features(x))
+        self.dtype = jnp.float64 if as_numpy or x.dtype == jnp.float64 else jnp.float32
+        self._config = replace(config, dtype=self.dtype, paired=loss.kind == "sides")
+        x = jax.device_put(x, layout.rows)
+        y, weight = _placed("y", y, x, layout), _placed("sample_weight", sample_weight, x, layout)
+        with jax.enable_x64(True):
+            self._rows, found = _weighed(layout, loss.kind)(x, y, weight, tuple(map(np.float64, loss.numbers)))
+            _check_values(loss.kind, found)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Dual variables and features, `(n, d)`."""
+        return self._rows.c.shape[0], self._rows.xt.shape[0]
+
+    def solve(self, l2: float, init: Any, tol: float, max_steps: int) -> Answer:
+        """The answer, whose dual lies as the rows do; `init` is a pair `(params, dual)` or None."""
+        layout, given = self._layout, self._given(init)
+        with jax.enable_x64(True):
+            rows = self._rows._replace(l2=jax.device_put(np.float64(l2), layout.whole))
+            start = _started(layout)(given, rows)
+            core = _compiled_sharded(self._config, layout)
+            answer: Answer = computed(core(rows, start, np.float64(tol), np.int32(max_steps)))
+        if int(answer.status) == Status.REFUSED:
+            raise ValueError("The objective overflows float64: scale the features down, or change l2.")
+        return jax.tree.map(on_host, answer) if self._as_numpy else answer
+
+    def gap(self, l2: float, params: Any, dual: Any, tol: float, max_steps: int) -> jax.Array:
+        """The objective at the parameters minus a dual value: that of a dual as it is, or of one solved for (None)."""
+        given = self._given((params, np.zeros(self.shape[0]) if dual is None else dual))
+        with jax.enable_x64(True):
+            rows = self._rows._replace(l2=jax.device_put(np.float64(l2), self._layout.whole))
+            start = _started(self._layout)(given, rows)
+            core = _compiled_gap(self._config, self._layout, dual is None)
+            gap: jax.Array = computed(core(rows, start, np.float64(tol), np.int32(max_steps)))
+        return gap
+
+    def stacked(self, leaves: tuple[Any, ...]) -> Any:
+        """The arrays of several answers as one, laid out as they are."""
+        if self._as_numpy:
+            return np.stack(leaves)
+        with jax.enable_x64(True):
+            return _stacked(self._layout, leaves[0].ndim == 1 and len(leaves[0]) == self.shape[0])(leaves)
+
+    def _given(self, init: Any) -> Any:
+        """Parameters and dual of an earlier solution of the same shape, or None."""
+        if init is None:
+            return None
+        ((w, b), dual), (n, d) = init, self.shape
+        if jnp.shape(w) != (d,) or jnp.shape(dual) != (n,):
+            raise ValueError(
+                f"init has params.w of shape {jnp.shape(w)} and dual of shape {jnp.shape(dual)}, but these rows need "
+                f"({d},) and ({n},). Start from a solution with the same rows and features, or leave init out."
+            )
+        return w, b, jax.device_put(dual, self._layout.vector)
 
 
 def layout_of(x: jax.Array) -> Layout:
@@ -115,21 +160,11 @@ def _placed(name: str, values: Any, x: jax.Array, layout: Layout) -> Any:
     return jax.device_put(values, layout.vector)
 
 
-def _given(init: Any, x: jax.Array, layout: Layout) -> Any:
-    """Parameters and dual of an earlier solution of the same shape, or None."""
-    if init is None:
-        return None
-    (w, b), dual = init
-    if jnp.shape(w) != x.shape[1:]:
-        raise ValueError(f"init has params.w of shape {jnp.shape(w)}, but x of shape {x.shape} needs {x.shape[1:]}.")
-    return w, b, _placed("init.dual", dual, x, layout)
-
-
 @lru_cache
-def _weighed(layout: Layout) -> Any:
+def _weighed(layout: Layout, kind: str) -> Any:
     out = Rows(xt=layout.columns, sign=layout.vector, r=layout.vector, c=layout.vector, l2=layout.whole,
                q_bias=layout.whole, centre=layout.whole, valid=layout.whole)  # fmt: skip
-    return jax.jit(_weigh, out_shardings=(out, layout.whole))
+    return jax.jit(partial(_weigh, kind), out_shardings=(out, layout.whole))
 
 
 def sharded_features(x: jax.Array, weight: NDArray) -> tuple[jax.Array, jax.Array]:
@@ -170,26 +205,42 @@ def _centre(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.matmul(weight.astype(x.dtype), x, precision="highest") / jnp.sum(weight)
 
 
-def _weigh(x: jax.Array, y: jax.Array, weight: jax.Array | None, l2: jax.Array) -> tuple[Rows, _ValueChecks]:
+def _weigh(
+    kind: str, x: jax.Array, y: Any, weight: jax.Array | None, numbers: tuple[jax.Array, ...]
+) -> tuple[Rows, _ValueChecks]:
     x = _floating(x)
     weight = jnp.ones(len(x)) if weight is None else weight.astype(jnp.float64)
-    total = jnp.sum(weight)
-    counted = weight > 0
+    total, counted = jnp.sum(weight), weight > 0
+    c = weight / total
+    sign, r, q_bias = jnp.ones_like(c), jnp.ones_like(c), jnp.zeros(())
+    both = targets = jnp.asarray(True)
+    if kind == "classes":
+        sign = y.astype(jnp.float64)
+        both, targets = jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1)), jnp.all((y == 1) | (y == -1))
+    elif kind == "sides":
+        epsilon, above, below = numbers
+        y = y.astype(jnp.float64)
+        targets = jnp.all(jnp.isfinite(y))
+        sides = ((sign, -sign), (y - epsilon, -y - epsilon), (above * c, below * c))
+        sign, r, c = (jnp.stack(two, axis=1).ravel() for two in sides)
+    else:
+        r, c, q_bias = jnp.zeros_like(c), c / numbers[0], jnp.ones(())
     found = _ValueChecks(
         finite=jnp.all(jnp.isfinite(x)),
-        targets=jnp.all((y == 1) | (y == -1)),
-        both=jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1)),
+        targets=targets,
+        both=both,
         weights=jnp.all(weight >= 0) & (total > 0) & jnp.isfinite(total),
     )
-    c, sign = weight / total, y.astype(jnp.float64)
-    return Rows(x.T, sign, jnp.ones_like(c), c, l2, jnp.zeros(()), _centre(x, weight), jnp.asarray(True)), found
+    return Rows(x.T, sign, r, c, jnp.ones(()), q_bias, _centre(x, weight), jnp.asarray(True)), found
 
 
-def _check_values(found: _ValueChecks) -> None:
+def _check_values(kind: str, found: _ValueChecks) -> None:
     if not found.finite:
         raise ValueError("x has NaN or infinity. Impute them or drop those rows.")
     if not found.weights:
         raise ValueError("sample_weight must be finite, not negative, and above 0 for at least one row.")
+    if not found.targets and kind == "sides":
+        raise ValueError("y has NaN or infinity. Impute them or drop those rows.")
     if not found.targets:
         raise ValueError("y must be -1 and +1. Labels 0 and 1 become targets with 2 * y - 1.")
     if not found.both:
@@ -214,3 +265,14 @@ def _placed_start(init: tuple[jax.Array, jax.Array, jax.Array] | None, rows: Row
 def _compiled_sharded(config: Config, layout: Layout) -> Any:
     out = Answer(*[layout.whole] * len(Answer._fields))._replace(dual=layout.vector)
     return jax.jit(in_float64(partial(solve_rows, config), config.dtype), out_shardings=out)
+
+
+@lru_cache
+def _compiled_gap(config: Config, layout: Layout, improve: bool) -> Any:
+    core = partial(gap_of_rows, config, improve)
+    return jax.jit(in_float64(core, config.dtype), out_shardings=layout.whole)
+
+
+@lru_cache
+def _stacked(layout: Layout, of_rows: bool) -> Any:
+    return jax.jit(jnp.stack, out_shardings=layout.columns if of_rows else layout.whole)

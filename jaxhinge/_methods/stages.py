@@ -238,7 +238,7 @@ def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Arra
     program, best = task.program, found.best
     xp = namespace(program.c)
     params, shifted = _rounded(config, task, best.z)
-    dual = _net(best.alpha) if config.paired else best.alpha
+    dual = net(best.alpha) if config.paired else best.alpha
     dual = xp.where(rows.c > 0, dual, 0).astype(config.dtype).astype(program.c.dtype)
     alpha = feasible(program, dual)
     adjoint = program.adjoint(alpha)
@@ -265,7 +265,7 @@ def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Arra
     return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
 
 
-def _net(alpha: Array) -> Array:
+def net(alpha: Array) -> Array:
     """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
     pairs = alpha.reshape(*alpha.shape[:-1], -1, 2)
     return (pairs - namespace(alpha).min(pairs, axis=-1, keepdims=True)).reshape(alpha.shape)

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxhinge._rows.gram import blocked, weighted_gram
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["features"], meta_fields=["ones"])
+@partial(jax.tree_util.register_dataclass, data_fields=["features"], meta_fields=["ones", "pairs"])
 @dataclass(frozen=True)
 class Columns:
     """Rows `a_i` as columns.
@@ -20,49 +20,67 @@ class Columns:
     Attributes:
       features: `(d, n)` or `(p, n)`.
       ones: Whether `features` leaves out a last row of ones: a copy of the rows saved.
+      pairs: Whether every row stands twice, one after the other: the two sides of a residual. They are not repeated.
     """
 
     features: jax.Array
     ones: bool = False
+    pairs: bool = False
+
+    @property
+    def once(self) -> jax.Array:
+        """`(p, n)`, the row of ones included, and no row repeated."""
+        return jnp.concatenate([self.features, jnp.ones_like(self.features[:1])]) if self.ones else self.features
 
     @property
     def whole(self) -> jax.Array:
-        """`(p, n)`, the row of ones included."""
-        return jnp.concatenate([self.features, jnp.ones_like(self.features[:1])]) if self.ones else self.features
+        """All columns, `(p, n)` or `(p, 2 n)`."""
+        return _twice(self.once) if self.pairs else self.once
 
     def products(self, z: jax.Array) -> jax.Array:
         """`a_i . z` for every row, `(..., n)` for `z` `(..., p)`."""
-        return z[..., :-1] @ self.features + z[..., -1:] if self.ones else z @ self.features
+        found = z[..., :-1] @ self.features + z[..., -1:] if self.ones else z @ self.features
+        return _twice(found) if self.pairs else found
 
     def adjoint(self, push: jax.Array) -> jax.Array:
         """`sum_i push_i a_i`, `(..., p)` for `push` `(..., n)`."""
+        push = _added(push) if self.pairs else push
         sums = self.features @ push if push.ndim == 1 else push @ self.features.T
         return jnp.concatenate([sums, jnp.sum(push, axis=-1, keepdims=True)], axis=-1) if self.ones else sums
 
     def gram(self, weight: jax.Array) -> jax.Array:
         """`sum_i weight_i a_i a_i'`, `(p, p)`."""
-        gram: jax.Array = weighted_gram(self.whole, weight)
+        gram: jax.Array = weighted_gram(self.once, _added(weight) if self.pairs else weight)
         return gram
 
     def magnitudes(self, z: jax.Array, push: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`|A| z` and `|A|' push`: the scale of what rounding may take from products and sums."""
-        rows = Columns(jnp.abs(self.features), self.ones)
+        rows = Columns(jnp.abs(self.features), self.ones, self.pairs)
         return rows.products(z), rows.adjoint(push)
 
     def astype(self, dtype: DTypeLike) -> Columns:
         """The rows rounded to another precision."""
-        return Columns(self.features.astype(dtype), self.ones)
+        return Columns(self.features.astype(dtype), self.ones, self.pairs)
 
     def prepared(self) -> Columns:
         """The rows in the layout in which their Gram matrix is fastest, where a loop makes it again and again."""
-        return _Blocked(self.whole, blocks=blocked(self.whole))
+        return _Blocked(self.once, pairs=self.pairs, blocks=blocked(self.once))
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["features", "blocks"], meta_fields=["ones"])
+@partial(jax.tree_util.register_dataclass, data_fields=["features", "blocks"], meta_fields=["ones", "pairs"])
 @dataclass(frozen=True)
 class _Blocked(Columns):
     blocks: jax.Array | None = None
 
     def gram(self, weight: jax.Array) -> jax.Array:
-        gram: jax.Array = weighted_gram(self.blocks, weight)
+        gram: jax.Array = weighted_gram(self.blocks, _added(weight) if self.pairs else weight)
         return gram
+
+
+def _twice(values: jax.Array) -> jax.Array:
+    # No gather, which would take rows from device to device.
+    return jnp.stack([values, values], axis=-1).reshape(*values.shape[:-1], -1)
+
+
+def _added(values: jax.Array) -> jax.Array:
+    return jnp.sum(values.reshape(*values.shape[:-1], -1, 2), axis=-1)

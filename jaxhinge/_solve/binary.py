@@ -13,16 +13,16 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import flag, float_array, scalar_like
 from jaxhinge._base.interrupts import OnInterrupt, check_on_interrupt
+from jaxhinge._base.options import host_l2
 from jaxhinge._base.progress import step_bar
-from jaxhinge._base.sources import is_mapped
 from jaxhinge._base.values import check_finite, host_real, is_on_accelerator
 from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.host import solve_on_host
 from jaxhinge._methods.implicit import differentiable
 from jaxhinge._methods.padded import solve_padded
 from jaxhinge._methods.problem import Answer, Config, Method, Start, Status
-from jaxhinge._methods.sharded import is_sharded, solve_sharded
-from jaxhinge._methods.streamed.stages import StreamOptions, solve_stream
+from jaxhinge._methods.sharded import MeshLoss, MeshRows
+from jaxhinge._methods.streamed.stages import Limits, Source, opened
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge._solve.given import (
@@ -32,6 +32,7 @@ from jaxhinge._solve.given import (
     config_of,
     host_limits,
     is_traced,
+    place_of,
     weighed,
     weighed_on_host,
 )
@@ -137,12 +138,12 @@ def solve(
       loss: "hinge" or "squared_hinge".
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from: another `l2`, other weights. Not for streamed rows.
+      init: A solution of a nearby problem to start from: another `l2`, other weights.
       method: "interior_point"; "newton", a semismooth Newton method on the augmented Lagrangian, on the host only;
         "ascent", accelerated gradient ascent on the dual; "auto" takes on the host Newton's method first where there
         are 50 rows for each feature, and under a trace ascents first where there are more features than rows or than
-        1,000; it goes on with the interior point where that is not enough. Streamed rows know "auto" (Newton's method
-        on a smoothed hinge first) and "interior_point".
+        1,000; it goes on with the interior point where that is not enough. Streamed rows have no "ascent"; their
+        Newton's method is that on a smoothed hinge.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
         more than two seconds. Host only.
@@ -180,13 +181,11 @@ def solve(
     config = config_of(loss, fit_intercept, method)
     options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
     traced = is_traced(x, y, l2, sample_weight, tol, max_steps, init)
-    if y is None or (is_mapped(x) and not traced):
-        return _solve_streamed(config, options, x, y, l2, sample_weight, progress, traced)
-    if on_interrupt == "return" and is_sharded(x):
-        raise ValueError('on_interrupt="return" is for one device: leave it out for rows on a mesh.')
-    if not traced and is_sharded(x):
-        given = None if init is None else (init.params, init.dual)
-        return _solution(solve_sharded(config, options.as_numpy, x, y, l2, sample_weight, given, tol, max_steps))
+    place = place_of(x, y, traced)
+    if place == "stream":
+        return solve_streamed(config, Source(x, y, sample_weight), l2, options)
+    if place == "mesh":
+        return solve_on_mesh(config, x, y, l2, sample_weight, MeshLoss(), options)
     mesh = explicit_mesh(x, y, sample_weight) if traced else None
     if mesh is not None:
         return with_automatic_axes(  # type: ignore[no-any-return]
@@ -196,30 +195,39 @@ def solve(
     return solve_problem(config, binary_problem(x, y, l2, sample_weight, traced=traced), options)
 
 
-def _solve_streamed(
-    config: Config,
-    options: SolverOptions,
-    x: Any,
-    y: Any,
-    l2: Any,
-    sample_weight: Any,
-    progress: Any,
-    traced: bool,
+def solve_streamed(config: Config, source: Source, l2: Any, options: SolverOptions) -> Solution:
+    """The solution of rows that are read block by block."""
+    check_streamable(config)
+    l2, limits = host_l2(l2), Limits(*host_limits(options.tol, options.max_steps), options.on_interrupt)
+    with opened(source, options.as_numpy, options.progress, limits.tol) as stream:
+        answer = stream.solve(config, l2, _start_of(options.init, stream.shape, np, np.float64), limits)
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
+
+
+def solve_on_mesh(
+    config: Config, x: Any, y: Any, l2: Any, sample_weight: Any, loss: MeshLoss, options: SolverOptions
 ) -> Solution:
-    """The solution of rows that are read block by block, and what cannot be asked of it."""
-    if traced:
-        raise TypeError(
-            "x without y is blocks, which are read on the host, but something is traced. Call solve outside of jit, "
-            "vmap and grad, or give it the arrays x and y."
-        )
-    if options.init is not None:
-        raise ValueError("init is for rows in memory; streamed rows start from the solution of a sample. Leave it out.")
+    """The solution of rows that stay on their devices."""
+    check_one_device(options)
+    l2, (tol, max_steps) = host_l2(l2), host_limits(options.tol, options.max_steps)
+    init = options.init
+    check_init(init)
+    rows = MeshRows(config, options.as_numpy, x, y, sample_weight, loss)
+    return _solution(rows.solve(l2, None if init is None else (init.params, init.dual), tol, max_steps))
+
+
+def check_one_device(options: SolverOptions) -> None:
+    """Refuse what a solve of rows on a mesh, which is one compiled program, cannot do."""
+    if options.on_interrupt == "return":
+        raise ValueError('on_interrupt="return" is for one device: leave it out for rows on a mesh.')
+    if options.progress:
+        raise ValueError("progress=True is for one device: on a mesh a solve is one compiled program. Leave it out.")
+
+
+def check_streamable(config: Config) -> None:
+    """Refuse the method that streamed rows do not have."""
     if config.method == "ascent":
         raise ValueError('method="ascent" needs all rows in memory. For streamed rows, leave it at "auto".')
-    answer = solve_stream(config, x, y, l2, sample_weight, StreamOptions(
-        options.tol, options.max_steps, options.as_numpy, progress, options.on_interrupt,
-    ))  # fmt: skip
-    return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
 def _sharding_of(x: Any) -> Solution:
@@ -278,10 +286,7 @@ def _start_of(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: 
     if init is None:
         zeros = numpy.zeros
         return Start(zeros(d, dtype), zeros((), dtype), zeros(n, dtype), numpy.asarray(False))
-    if not isinstance(init, Solution):
-        raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
-    if not isinstance(init.params, tuple) or len(init.params) != 2:
-        raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
+    check_init(init)
     named = {"init.params.w": init.params[0], "init.params.b": init.params[1], "init.dual": init.dual}
     checked = host_real if numpy is np else float_array
     w, b, dual = (checked(name, leaf).astype(dtype) for name, leaf in named.items())
@@ -291,6 +296,14 @@ def _start_of(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: 
             f"({d},) and ({n},). Start from a solution with the same rows and features, or leave init out."
         )
     return Start(w, b, dual, numpy.asarray(True))
+
+
+def check_init(init: Any) -> None:
+    """Refuse what is no solution to start from."""
+    if init is not None and not isinstance(init, Solution):
+        raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
+    if init is not None and (not isinstance(init.params, tuple) or len(init.params) != 2):
+        raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
 
 
 def _solution(answer: Answer) -> Solution:

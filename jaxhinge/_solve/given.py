@@ -19,6 +19,7 @@ from jaxhinge._base.arrays import (
     target_array,
 )
 from jaxhinge._base.options import host_l2
+from jaxhinge._base.sources import is_mapped
 from jaxhinge._base.values import (
     check_binary_targets,
     check_number,
@@ -31,6 +32,7 @@ from jaxhinge._base.values import (
 )
 from jaxhinge._methods.padded import centre_of
 from jaxhinge._methods.problem import Config, Method, Rows
+from jaxhinge._methods.sharded import is_sharded
 
 _HUGE = 1e290
 
@@ -55,6 +57,37 @@ def is_traced(*values: Any) -> bool:
     leaves = jax.tree.leaves(values, is_leaf=lambda value: isinstance(value, Iterator))
     # Under `jit` nothing can be computed from constants either: whatever is called becomes a part of the program.
     return inside_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+Place = Literal["memory", "stream", "mesh"]
+
+
+def place_of(x: Any, y: Any, traced: bool) -> Place:
+    """Where the rows are: in memory (or under a trace), in a file or blocks, or on a mesh. Asked once, at the door."""
+    if y is None or (not traced and is_mapped(x)):
+        if traced:
+            raise TypeError(
+                "x without y is blocks, which are read on the host, but something is traced. Call this outside of jit, "
+                "vmap and grad, or give it the arrays x and y."
+            )
+        return "stream"
+    return "mesh" if not traced and is_sharded(x) else "memory"
+
+
+def in_memory(name: str, x: Any, y: Any = ()) -> Any:
+    """`x`, unless `name` would have to read a memory map whole, or it is blocks (and `y` None)."""
+    if is_mapped(x):
+        raise ValueError(
+            f"x is a memory-mapped file, but {name} needs all rows in memory. Where they fit, say so: numpy.asarray(x)."
+        )
+    if y is None or callable(x) or isinstance(x, Iterator) or _is_list_of_blocks(x):
+        raise ValueError(f"{name} needs all rows in memory, as arrays, not blocks of them. Where they fit, join them.")
+    return x
+
+
+def _is_list_of_blocks(x: Any) -> bool:
+    first = x[0] if isinstance(x, (list, tuple)) and x else None
+    return isinstance(first, (list, tuple)) and len(first) in (2, 3) and np.ndim(first[0]) == 2
 
 
 def config_of(loss: str, fit_intercept: bool | str, method: str) -> Config:

@@ -12,16 +12,19 @@ from jaxhinge._base.arrays import flag, float_array, label_array, same_shape
 from jaxhinge._base.interrupts import OnInterrupt
 from jaxhinge._base.options import host_l2
 from jaxhinge._base.values import check_finite, check_number, check_real_targets, check_rows, host_array, host_real
-from jaxhinge._methods.problem import Config
-from jaxhinge._solve.binary import Solution, SolverOptions, solve_problem, solver_options
-from jaxhinge._solve.given import Problem, config_of, host_rows, is_traced, traced_rows
+from jaxhinge._methods.problem import Config, Method
+from jaxhinge._methods.sharded import MeshLoss
+from jaxhinge._methods.streamed.kernels import Sides
+from jaxhinge._methods.streamed.stages import Source
+from jaxhinge._solve.binary import Solution, SolverOptions, solve_on_mesh, solve_problem, solve_streamed, solver_options
+from jaxhinge._solve.given import Problem, config_of, host_rows, in_memory, is_traced, place_of, traced_rows
 
 _IN_0_1 = "a number strictly between 0 and 1"
 
 
 def solve_regression(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: ArrayLike | None = None,
     *,
     l2: ArrayLike,
     epsilon: ArrayLike = 0.1,
@@ -31,6 +34,7 @@ def solve_regression(
     tol: ArrayLike = 1e-4,
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
+    method: Method = "auto",
     as_numpy: bool = False,
     progress: bool | None = None,
     on_interrupt: OnInterrupt = "raise",
@@ -44,7 +48,8 @@ def solve_regression(
 
     Args:
       x: Features `(n, d)`. Differentiable as for `solve`, and so are `y`, `epsilon`, `l2` and `sample_weight`.
-      y: Real targets `(n,)`.
+        A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed as for `solve`.
+      y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       epsilon: Half the width of the tube, at least 0.
       sample_weight: `(n,)`, not negative, not all 0.
@@ -53,6 +58,7 @@ def solve_regression(
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
+      method: As for `solve`.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
       on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
@@ -74,7 +80,7 @@ def solve_regression(
     >>> print(np.round(solution.params.w, 2), np.round(solution.params.b, 2))
     [2.] 1.0
     """
-    config = config_of("squared_hinge" if flag("squared", squared) else "hinge", fit_intercept, "auto")
+    config = config_of("squared_hinge" if flag("squared", squared) else "hinge", fit_intercept, method)
     options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
     traced = is_traced(x, y, l2, epsilon, sample_weight, tol, max_steps, init)
     if not traced:
@@ -83,8 +89,8 @@ def solve_regression(
 
 
 def solve_quantile(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: ArrayLike | None = None,
     *,
     l2: ArrayLike,
     quantile: ArrayLike = 0.5,
@@ -93,6 +99,7 @@ def solve_quantile(
     tol: ArrayLike = 1e-4,
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
+    method: Method = "auto",
     as_numpy: bool = False,
     progress: bool | None = None,
     on_interrupt: OnInterrupt = "raise",
@@ -107,7 +114,8 @@ def solve_quantile(
 
     Args:
       x: Features `(n, d)`. Differentiable as for `solve`, and so are `y`, `quantile`, `l2` and `sample_weight`.
-      y: Real targets `(n,)`.
+        A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed as for `solve`.
+      y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       quantile: `q`, strictly between 0 and 1.
       sample_weight: `(n,)`, not negative, not all 0.
@@ -115,6 +123,7 @@ def solve_quantile(
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
+      method: As for `solve`.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
       on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
@@ -135,7 +144,7 @@ def solve_quantile(
     >>> print(round(float(solution.params.b)))
     90
     """
-    config = config_of("hinge", fit_intercept, "auto")
+    config = config_of("hinge", fit_intercept, method)
     options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
     traced = is_traced(x, y, l2, quantile, sample_weight, tol, max_steps, init)
     if not traced:
@@ -153,6 +162,7 @@ def solve_ranking(
     tol: ArrayLike = 1e-4,
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
+    method: Method = "auto",
     as_numpy: bool = False,
     progress: bool | None = None,
     on_interrupt: OnInterrupt = "raise",
@@ -172,6 +182,7 @@ def solve_ranking(
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
+      method: As for `solve`.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
       on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
@@ -192,9 +203,14 @@ def solve_ranking(
     >>> print(np.argsort(x @ np.asarray(solution.params.w)))
     [0 1 2]
     """
-    config = config_of("hinge", False, "auto")
+    config = config_of("hinge", False, method)
     options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
     traced = is_traced(x, pairs, l2, sample_weight, tol, max_steps, init)
+    if place_of(in_memory("solve_ranking", x), (), traced) == "mesh":
+        raise ValueError(
+            "x lies on several devices, but solve_ranking compares rows that lie on different ones. Where they fit on "
+            "one, say so: numpy.asarray(x)."
+        )
     rows, _ = _rows(x, None, traced)
     chosen: Any = label_array("pairs", pairs) if traced else _host_pairs(pairs, len(rows))
     if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.shape[0] == 0:
@@ -219,6 +235,7 @@ def solve_one_class(
     tol: ArrayLike = 1e-4,
     max_steps: ArrayLike = 100,
     init: Solution | None = None,
+    method: Method = "auto",
     as_numpy: bool = False,
     progress: bool | None = None,
     on_interrupt: OnInterrupt = "raise",
@@ -239,6 +256,7 @@ def solve_one_class(
       tol: Stop when `gap <= tol * |primal_value|`; the objective is negative where the data keep off the origin.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from.
+      method: As for `solve`.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
       on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
@@ -258,13 +276,16 @@ def solve_one_class(
     >>> print(int((jaxhinge.decision_function(solution.params, x) < -1e-4).sum()) <= 10)
     True
     """
-    config = config_of("hinge", True, "auto")
+    config = config_of("hinge", True, method)
     options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
     traced = is_traced(x, nu, l2, sample_weight, tol, max_steps, init)
-    rows, weight = _rows(x, sample_weight, traced)
+    place = place_of(in_memory("solve_one_class", x), (), traced)
     if not traced:
-        nu = check_number("nu", nu, meaning=_IN_0_1, valid=lambda value: 0 < value < 1)
+        nu = fraction = check_number("nu", nu, meaning=_IN_0_1, valid=lambda value: 0 < value < 1)
+        if place == "mesh":
+            return solve_on_mesh(config, x, None, l2, sample_weight, MeshLoss("one_class", (fraction,)), options)
         l2 = host_l2(l2)
+    rows, weight = _rows(x, sample_weight, traced)
     valid = jnp.all((jnp.asarray(nu) > 0) & (jnp.asarray(nu) < 1)) if traced else True
     ones = (jnp if traced else np).ones_like(weight)
     problem = Problem(rows, ones, 0 * ones, weight, l2, scale=1 / nu, q_bias=1.0, valid=valid, origin=x)
@@ -283,6 +304,12 @@ def _two_sided(
     traced: bool,
 ) -> Solution:
     """Rows for `sides[0] max(0, r - epsilon) + sides[1] max(0, -r - epsilon)`, the two sides next to each other."""
+    place = place_of(x, y, traced)
+    if place != "memory":
+        numbers = Sides(float(epsilon), *(float(side) for side in sides))
+        if place == "stream":
+            return solve_streamed(config, Source(x, y, sample_weight, numbers), l2, options)
+        return solve_on_mesh(config, x, y, l2, sample_weight, MeshLoss("sides", numbers), options)
     rows, weight = _rows(x, sample_weight, traced)
     module: Any = jnp if traced else np
     if traced:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from tqdm import tqdm
 
-from jaxhinge._base.arrays import check_within_range, flag
-from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer, is_on_accelerator
-from jaxhinge._methods.host import solve_on_host
-from jaxhinge._methods.padded import solve_padded
-from jaxhinge._methods.problem import Answer, Start
+from jaxhinge._base.arrays import check_within_range
+from jaxhinge._base.interrupts import OnInterrupt
+from jaxhinge._base.progress import LONG_RUN
+from jaxhinge._base.values import check_outside_jit
+from jaxhinge._methods.problem import Answer, Method
 from jaxhinge._objective.objective import LinearParams
-from jaxhinge._solve.binary import Loss
-from jaxhinge._solve.given import binary_problem, caller_dtype, config_of, weighed_on_host
+from jaxhinge._solve.binary import Loss, solver_options
+from jaxhinge._solve.given import config_of
+from jaxhinge._solve.prepared import prepared
 from jaxhinge._sweep.sweep import checked_strengths
 
 
@@ -44,8 +44,8 @@ class Path(NamedTuple):
 
 
 def path(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: ArrayLike | None = None,
     *,
     l2: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -53,7 +53,10 @@ def path(
     loss: Loss = "hinge",
     tol: float = 1e-4,
     max_steps: int = 100,
+    method: Method = "auto",
     as_numpy: bool = False,
+    progress: bool | None = None,
+    on_interrupt: OnInterrupt = "raise",
 ) -> Path:
     """The solution of `solve` at every `l2`, each started from its neighbour, with the gap at every point. Host only.
 
@@ -61,15 +64,21 @@ def path(
     is solved to its own gap, which costs a few steps and does not accumulate errors along the way.
 
     Args:
-      x: Features `(n, d)`.
-      y: Targets -1 and +1, `(n,)`.
+      x: Features `(n, d)`. Rows on a mesh stay where they are. A memory-mapped file, or blocks without `y`, are
+        streamed as for `solve`.
+      y: Targets -1 and +1, `(n,)`. None where `x` is blocks.
       l2: Strengths of regularisation `(num_l2,)`, above 0, in any order.
       sample_weight: `(n,)`, not negative, not all 0.
       fit_intercept: As for `solve`.
       loss: "hinge" or "squared_hinge".
       tol: Each point stops when `gap <= tol * |primal_value|`.
       max_steps: Each point stops after this many steps.
+      method: As for `solve`.
       as_numpy: Give NumPy arrays, float64 throughout.
+      progress: Whether to draw a bar over the strengths; None draws one on a terminal where it takes more than two
+        seconds.
+      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified: at the strengths that were not
+        reached, the neighbour's solution as it is. "return" is not for rows on a mesh or on an accelerator.
 
     Returns:
       A `Path`, float32 (float64 where x64 is on and `x` is float64).
@@ -88,27 +97,21 @@ def path(
     """
     check_outside_jit("path")
     strengths = checked_strengths(l2)
-    tolerance = check_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0)
-    limit = host_integer("max_steps", max_steps, at_least=1)
-    problem = binary_problem(x, y, strengths[0], sample_weight, traced=False)
-    check_finite("x", problem.x)
-    dtype = jnp.float64 if flag("as_numpy", as_numpy) else caller_dtype(problem.x)
-    check_within_range("l2", strengths.max(), dtype)
-    config = replace(config_of(loss, fit_intercept, "auto"), dtype=dtype)
-    rows = weighed_on_host(config, problem)
-    n, d = problem.x.shape
-    start = Start(np.zeros(d), np.float64(0), np.zeros(n), np.False_)
-    solver = solve_padded if is_on_accelerator(x) else solve_on_host
-    answers: dict[int, Answer] = {}
-    for number in np.argsort(-strengths, kind="stable"):
-        answer = solver(config, rows._replace(l2=strengths[number]), start, tolerance, limit)
-        w, b, dual = (np.asarray(leaf, np.float64) for leaf in (answer.w, answer.b, answer.dual))
-        start = Start(w, b, dual, np.True_)
-        answers[int(number)] = answer
-    leaves = [np.stack(leaf) for leaf in zip(*(answers[i] for i in range(len(strengths))), strict=True)]
+    config = config_of(loss, fit_intercept, method)
+    options = solver_options(tol, max_steps, None, as_numpy, progress, on_interrupt)
+    order = np.argsort(-strengths, kind="stable")
+    bar = tqdm(total=len(order), desc="path", delay=LONG_RUN, disable=None if progress is None else not progress)
+    with bar, prepared(config, x, y, sample_weight, options) as solver:
+        check_within_range("l2", strengths.max(), solver.dtype)
+        answers: dict[int, Answer] = {}
+        before: Answer | None = None
+        for number in order.tolist():
+            before = answers[number] = solver.solve(float(strengths[number]), before)
+            bar.update()
+        leaves = [solver.stacked(leaf) for leaf in zip(*(answers[i] for i in range(len(order))), strict=True)]
     found = Answer(*leaves)
     result = Path(
-        l2=strengths.astype(dtype),
+        l2=strengths.astype(solver.dtype),
         params=LinearParams(found.w, found.b),
         dual=found.dual,
         primal_value=found.primal_value,

@@ -15,7 +15,7 @@ from jaxhinge._base.arrays import NDArray, check_within_range, flag
 from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer, host_real
 from jaxhinge._methods.sharded import is_sharded, sharded_scores
 from jaxhinge._solve.binary import Loss
-from jaxhinge._solve.given import caller_dtype, config_of
+from jaxhinge._solve.given import caller_dtype, config_of, in_memory
 from jaxhinge._sweep.folds import Folds, make_folds
 from jaxhinge._sweep.grid import Grid, OnInterrupt, Options, Solver
 from jaxhinge._sweep.results import GridTask, Sweep, grid_task_of, on_device, shaped
@@ -27,7 +27,7 @@ Select = Literal["mean", "one_standard_error"]
 
 def sweep(
     x: ArrayLike,
-    y: ArrayLike,
+    y: ArrayLike | None = None,
     *,
     l2: ArrayLike,
     folds: Any = 5,
@@ -55,7 +55,8 @@ def sweep(
     function; strengths follow each other from the largest, each from the solution of the one before. `memory_budget`
     and the cache decide how many lanes go together. With several classes, a problem is one class against the rest.
 
-    Rows laid out over a mesh (`jaxhinge.shard_rows`) stay where they are.
+    Rows laid out over a mesh (`jaxhinge.shard_rows`) stay where they are. Memory-mapped files and blocks are refused:
+    `path` and `solve` stream them.
 
     Args:
       x: Features `(n, d)`.
@@ -101,7 +102,7 @@ def sweep(
     """
     check_outside_jit("sweep")
     strengths = checked_strengths(l2)
-    task = grid_task_of(x, y, sample_weight)
+    task = grid_task_of(in_memory("sweep", x, y), y, sample_weight)
     metric = metric_of(scoring)
     options = _options(tol, max_steps, memory_budget, progress, on_interrupt)
     splits = make_folds(folds, task.problems.x, task.targets, task.weights, key)

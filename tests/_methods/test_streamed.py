@@ -91,12 +91,16 @@ def test_float64_goes_further(mapped):
     assert {leaf.dtype for leaf in jax.tree.leaves(found[:5])} == {np.dtype(np.float64)}
 
 
-def test_other_numbers_and_other_rows_do_not_compile_again(compilations):
-    jh.solve([(X32, Y)], **COARSE)
-    with compilations() as names:
-        jh.solve([(X32[:1200], Y[:1200])], l2=0.02, tol=2e-3, max_steps=50)
-        jh.solve([(X32, Y), (X32, Y)], l2=0.03, tol=1e-3)
-    assert names == []
+def test_a_start_spares_steps():
+    cold = whole()
+    near = jh.solve([(X32, Y)], l2=0.011, tol=1e-3)
+    warm = jh.solve([(X32, Y)], **COARSE, init=near)
+    assert warm.status == Status.CONVERGED
+    assert warm.steps < cold.steps
+    # A dual of other weights is put into the box.
+    weighted = jh.solve([(X32, Y, WEIGHT)], **COARSE, init=cold)
+    assert weighted.status == Status.CONVERGED
+    assert relative_gap(Machine(X32, Y, 0.01, weight=WEIGHT), weighted) <= 1e-3
 
 
 def test_a_row_without_weight_has_no_dual():
@@ -233,7 +237,8 @@ def test_what_cannot_be_asked():
     refuse(ValueError, "max_steps must be at least 1", blocks(1300), max_steps=0)
     refuse(ValueError, "on_interrupt must be", blocks(1300), on_interrupt="stop")
     refuse(TypeError, "progress must be", blocks(1300), progress="yes")
-    refuse(ValueError, "init is for rows in memory", blocks(1300), init=whole())
+    refuse(TypeError, "init must be a Solution", blocks(1300), init=whole().params)
+    refuse(ValueError, "needs \\(4,\\) and \\(700,\\)", [(X32[:700], Y[:700])], init=whole())
     refuse(ValueError, 'method="ascent" needs all rows in memory', blocks(1300), method="ascent")
     with pytest.raises(TypeError, match="something is traced"):
         jax.jit(lambda l2: jh.solve(blocks(1300), l2=l2).gap)(0.1)

@@ -10,16 +10,22 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray, check_feature_shape
 from jaxhinge._base.sources import read_rows, source_of
-from jaxhinge._base.values import check_binary_targets, check_rows, check_sample_weight, host_array, host_real
+from jaxhinge._base.values import (
+    check_binary_targets,
+    check_real_targets,
+    check_rows,
+    check_sample_weight,
+    host_array,
+    host_real,
+)
 
 _BLOCK_BYTES = 1 << 23
-_MOST_SLICES = 64
-# A block is worked on in slices of so many rows.
-SLICE = 1024
+# A block has a multiple of so many rows, and at most so many times as many.
+_UNIT, _MOST_UNITS = 1024, 64
 
 
 class Piece(NamedTuple):
-    """Some rows as the caller gave them: `x` need only have a shape and allow for slicing."""
+    """Some rows as the caller gave them: `x` need only have a shape and allow for slicing; `y` is int8 or float64."""
 
     x: Any
     y: NDArray
@@ -27,21 +33,23 @@ class Piece(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """All rows: `begin()` reads them once more. `whole` says that arrays were given, not blocks."""
+    """All rows: `begin()` reads them once more. `whole` says that arrays were given, not blocks; `real`, that targets
+    are numbers, not -1 and +1."""
 
     begin: Callable[[], Iterator[Piece]]
     whole: bool
+    real: bool
 
     def place(self, piece: int) -> str:
         """The words that an error about a piece ends with."""
         return "" if self.whole else f" of block {piece}"
 
 
-def pieces_of(x: Any, y: Any, sample_weight: Any) -> Pieces:
+def pieces_of(x: Any, y: Any, sample_weight: Any, real: bool) -> Pieces:
     """The arrays in one piece, or an iterable of blocks that can be read again and again."""
     if y is not None:
-        piece = _piece("", x, y, sample_weight)
-        return Pieces(lambda: iter([piece]), True)
+        piece = _piece("", real, x, y, sample_weight)
+        return Pieces(lambda: iter([piece]), True, real)
     if sample_weight is not None:
         raise ValueError("sample_weight is for arrays x and y, but x is an iterable. Yield (x, y, sample_weight).")
     source = source_of("x", x)
@@ -50,18 +58,18 @@ def pieces_of(x: Any, y: Any, sample_weight: Any) -> Pieces:
             "x is an iterator, which ends after one pass, but a solve reads the rows a dozen times. Pass a list of "
             "blocks (x, y), or a function that makes a new iterator for each pass: lambda: read_blocks()."
         )
-    return Pieces(lambda: _given_blocks(source.begin(0)), False)
+    return Pieces(lambda: _given_blocks(source.begin(0), real), False, real)
 
 
-def _given_blocks(blocks: Iterator[Any]) -> Iterator[Piece]:
+def _given_blocks(blocks: Iterator[Any], real: bool) -> Iterator[Piece]:
     for number, given in enumerate(blocks):
         if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
             what = f"{len(given)} parts" if isinstance(given, (tuple, list)) else type(given).__name__
             raise TypeError(f"Block {number} of x must be (x, y) or (x, y, sample_weight); got {what}.")
-        yield _piece(f" of block {number}", *given, *([None] if len(given) == 2 else []))
+        yield _piece(f" of block {number}", real, *given, *([None] if len(given) == 2 else []))
 
 
-def _piece(place: str, x: Any, y: Any, weight: Any) -> Piece:
+def _piece(place: str, real: bool, x: Any, y: Any, weight: Any) -> Piece:
     if hasattr(x, "todense"):
         raise TypeError(
             f"x{place} is sparse. Give dense blocks, e.g. lambda: ((x[i : i + 10_000].toarray(), y[i : i + 10_000]) "
@@ -72,13 +80,16 @@ def _piece(place: str, x: Any, y: Any, weight: Any) -> Piece:
     check_feature_shape(f"x{place}", _Shape(x))
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == np.bool_):
         raise TypeError(f"x{place} must be real numbers; got dtype {x.dtype}. Encode categories as numbers first.")
-    y = host_array(f"y{place}", y)
+    y = (host_real if real else host_array)(f"y{place}", y)
     check_rows(f"y{place}", y, x.shape[0])
     # One block may hold a single class: only all blocks together must hold both.
-    if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
+    if real:
+        check_real_targets(f"y{place}", y)
+    elif y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
         check_binary_targets(f"y{place}", y)
+    y = y.astype(np.float64 if real else np.int8, copy=False)
     if weight is not None:
-        weight = host_real(f"sample_weight{place}", weight).astype(np.float64)
+        weight = host_real(f"sample_weight{place}", weight).astype(np.float64, copy=False)
         check_rows(f"sample_weight{place}", weight, x.shape[0])
         if weight.any():
             check_sample_weight(f"sample_weight{place}", weight, x.shape[0])
@@ -104,12 +115,12 @@ class Layout(NamedTuple):
     def of(cls, x: Any) -> Layout:
         """That of the first piece."""
         dtype = np.dtype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize <= 4 else np.float64)
-        slices = _BLOCK_BYTES // (dtype.itemsize * x.shape[1] * SLICE)
-        return cls(min(max(slices, 1), _MOST_SLICES) * SLICE, x.shape[1], dtype)
+        units = _BLOCK_BYTES // (dtype.itemsize * x.shape[1] * _UNIT)
+        return cls(min(max(units, 1), _MOST_UNITS) * _UNIT, x.shape[1], dtype)
 
 
 def cut(layout: Layout, pieces: Iterator[Piece]) -> Iterator[NDArray]:
-    """The features in blocks of one size, the last filled up with zeros."""
+    """The features in blocks of one size, but for the last, which may be smaller."""
     block, filled = _empty(layout), 0
     for number, piece in enumerate(pieces):
         _check_like(layout, number, piece.x)
@@ -122,8 +133,7 @@ def cut(layout: Layout, pieces: Iterator[Piece]) -> Iterator[NDArray]:
                 yield block
                 block, filled = _empty(layout), 0
     if filled:
-        block[filled:] = 0
-        yield block
+        yield block[:filled]
 
 
 def _empty(layout: Layout) -> NDArray:

@@ -8,15 +8,13 @@ A step needs three passes, for each needs what the one before has summed over al
    is affine in the target that is known only afterwards;
 3. along the corrector: how far it may go.
 
-Directions are made again from the scores wherever they are needed: five numbers are kept for a row.
+Directions are made again from the scores wherever they are needed: five numbers are kept for a row, ten for a residual.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
@@ -44,11 +42,9 @@ from jaxhinge._methods.streamed.kernels import (
     Certificate,
     Coordinates,
     KernelConfig,
-    adjoints,
     boxed,
     by_side,
     certificate,
-    kernel,
     program_of,
     sliced,
 )
@@ -102,16 +98,16 @@ def make_steps(
 
     Steps end too where complementarity, relative to the objective, falls below `floor`.
     """
-    streamed, coordinates, penalty = problem
+    streamed, coordinates, penalty = problem.streamed, problem.coordinates, problem.penalty
 
     def begin(_: int, block: Block) -> Any:
-        return _opened(kernel_config, coordinates, block, z, np.float64(kappa))
+        return _opened(kernel_config, coordinates, block, z, kappa)
 
     points, system, _ = one_pass(streamed, begin, state)
     complementarity_gap, steps_without_progress, last_gap = np.inf, 0, state.best.values.gap
     while not state.is_over(stop):
         values = state.best.values
-        progressed = _gained(*map(np.float64, (values.gap, last_gap, system.complementarity_gap, complementarity_gap)))
+        progressed = gained(values.gap, last_gap, system.complementarity_gap, complementarity_gap)
         steps_without_progress = 0 if progressed else steps_without_progress + 1
         complementarity_gap, last_gap = float(system.complementarity_gap), values.gap
         # The comparison is negated so that NaN ends the steps, too.
@@ -120,7 +116,7 @@ def make_steps(
         newton = _predictor(kernel_config, penalty, z, system)
         if not np.isfinite(newton.dz).all():
             return
-        kappa = np.float64(system.complementarity_gap / ((1 if kernel_config.squared else 2) * coordinates.shares))
+        kappa = system.complementarity_gap / ((1 if kernel_config.squared else 2) * coordinates.shares)
         move = _decide(problem, kernel_config, z, points, kappa, newton, stop, state)
         if move is None:
             return
@@ -131,7 +127,7 @@ def make_steps(
             return _advanced(kernel_config, coordinates, block, point, move)
 
         points, system, _ = one_pass(streamed, advance, state)
-        z = z + np.float64(move.length) * np.asarray(move.dz[1])
+        z = z + move.length * move.dz[1]
 
 
 def _decide(
@@ -139,30 +135,29 @@ def _decide(
     kernel_config: KernelConfig,
     z: NDArray,
     points: list[Any],
-    kappa: np.float64,
+    kappa: Any,
     newton: _Newton,
     stop: Stop,
     state: StreamState,
 ) -> _Move | None:
     """Passes 2 and 3 of a step: the certificate, and where to go unless it is good enough."""
-    streamed, coordinates, penalty = problem
+    streamed, coordinates, penalty = problem.streamed, problem.coordinates, problem.penalty
 
     def predict(index: int, block: Block) -> Any:
         return _predicted(kernel_config, coordinates, block, points[index], newton.dz)
 
     alpha, prediction, largest = one_pass(streamed, predict, state)
-    end = z + np.asarray(newton.dz)
+    end = z + newton.dz
     state.certify(end, alpha, values_of(kernel_config, penalty, end, prediction.certificate))
     if state.is_over(stop):
         return None
-    move = _corrector(kernel_config, coordinates, newton, kappa, prediction, np.float64(largest))
+    move = _corrector(kernel_config, coordinates, newton, kappa, prediction, largest)
 
     def correct(index: int, block: Block) -> Any:
         return _corrected(kernel_config, coordinates, block, points[index], move)
 
     _, _, largest = one_pass(streamed, correct, state)
-    decided: _Move = _length(move, np.float64(largest))
-    return decided
+    return move._replace(length=step_length(longest_step(np.float64(largest))))
 
 
 def _system(program: Program, point: Interior) -> _System:
@@ -170,63 +165,60 @@ def _system(program: Program, point: Interior) -> _System:
     weight = weight_of(program, point, inverse)
     rhs = primal_residual(program, point) + pull(program, inverse, predictor_targets(point))
     gram = program.gram(program.c * weight)
-    adjoint, right = adjoints(program, [program.c * point.f, program.c * weight * rhs])
+    adjoint, right = program.adjoint(np.stack([program.c * point.f, program.c * weight * rhs]))
     return _System(gram, adjoint, right, complementarity_gap_of(program, point))
 
 
-@kernel
-def _opened(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, z: jax.Array, kappa: jax.Array) -> Any:
+def _opened(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, z: NDArray, kappa: float) -> Any:
     """Pass 1 of the first step: from the central point above `z`."""
+    dtype = kernel_config.dtype
 
     def function(block: Block, _: None) -> Any:
         program = program_of(kernel_config, coordinates, block)
-        point = central_rows(
-            program, None, program.scores(z.astype(kernel_config.dtype)), kappa.astype(kernel_config.dtype)
-        )
+        point = central_rows(program, None, program.scores(z.astype(dtype)), dtype(kappa))
         return point, _system(program, point), None
 
     return sliced(function, block, None)
 
 
-@kernel
 def _advanced(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, move: _Move) -> Any:
     """Pass 1 of a later step: from where the last one leads."""
 
     def function(block: Block, point: Interior) -> Any:
         program = program_of(kernel_config, coordinates, block)
-        point = along(program, point, _direction(program, point, move), move.length.astype(kernel_config.dtype))
+        point = along(program, point, _direction(program, point, move), kernel_config.dtype(move.length))
         return point, _system(program, point), None
 
     return sliced(function, block, point)
 
 
-@kernel
 def _predicted(
-    kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, dz: jax.Array
+    kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, dz: NDArray
 ) -> Any:
     """Pass 2, and the predicted dual of each row."""
+    dtype = kernel_config.dtype
 
     def function(block: Block, point: Interior) -> Any:
         program = program_of(kernel_config, coordinates, block)
         inverse = inverse_of(point)
         weight = weight_of(program, point, inverse)
-        scores = program.scores(dz.astype(kernel_config.dtype))
+        scores = program.scores(dz.astype(dtype))
         predictor = direction_of(program, point, inverse, weight, predictor_targets(point), None, scores)
-        end = along(program, point, predictor, jnp.ones((), kernel_config.dtype))
+        end = along(program, point, predictor, dtype(1))
         alpha = boxed(program, program.c * end.f)
+        parts = by_side(program.sign, alpha)
         rhs = primal_residual(program, point)
-        rhs += pull(program, inverse, corrector_targets(point, predictor, jnp.zeros((), kernel_config.dtype)))
-        per_target = pull(program, inverse, Targets(jnp.ones_like(rhs), jnp.ones_like(rhs)))
+        rhs = rhs + pull(program, inverse, corrector_targets(point, predictor, dtype(0)))
+        per_target = pull(program, inverse, Targets(np.ones_like(rhs), np.ones_like(rhs)))
         scale = program.c * weight
-        products = adjoints(program, [*by_side(program.sign, alpha), scale * rhs, scale * per_target])
-        found = certificate(program, program.r - end.scores, alpha, products[:2])
+        products = program.adjoint(np.stack([*parts, scale * rhs, scale * per_target]))
+        found = certificate(program, program.r - end.scores, parts, products[:2])
         sums = _Prediction(found, complementarity_gap_of(program, predictor), products[2:])
         return alpha, sums, shrinkage(program, inverse, predictor)
 
     return sliced(function, block, point)
 
 
-@kernel
 def _corrected(
     kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, move: _Move
 ) -> Any:
@@ -240,51 +232,35 @@ def _corrected(
 
 
 def _direction(program: Program, point: Interior, move: _Move) -> Interior:
-    """The corrector of a move."""
+    """The corrected direction, by way of the predictor's."""
     inverse = inverse_of(point)
     weight = weight_of(program, point, inverse)
-    scores = program.sign[None, :] * (move.dz.astype(weight.dtype) @ program.rows.features)
+    dtype = weight.dtype.type
+    scores = program.scores(move.dz.astype(dtype))
     predictor = direction_of(program, point, inverse, weight, predictor_targets(point), None, scores[0])
-    targets = corrector_targets(point, predictor, move.target.astype(weight.dtype))
+    targets = corrector_targets(point, predictor, dtype(move.target))
     return direction_of(program, point, inverse, weight, targets, None, scores[1])
 
 
-@kernel
-def _predictor(kernel_config: KernelConfig, penalty: jax.Array, z: jax.Array, system: _System) -> _Newton:
+def _predictor(kernel_config: KernelConfig, penalty: NDArray, z: NDArray, system: _System) -> _Newton:
     """Between passes 1 and 2: where the predictor leads."""
-    factor = factored(system.gram + jnp.diag(penalty), eps(kernel_config.dtype))
+    factor = factored(system.gram + np.diag(penalty), eps(kernel_config.dtype))
     residual = penalty * z - system.adjoint
     return _Newton(factor, residual, solved(factor, system.right - residual))
 
 
-@kernel
 def _corrector(
     kernel_config: KernelConfig,
     coordinates: Coordinates,
     newton: _Newton,
-    kappa: jax.Array,
+    kappa: Any,
     prediction: _Prediction,
-    largest: jax.Array,
+    largest: float,
 ) -> _Move:
     """Between passes 2 and 3: where the corrector leads."""
-    length = longest_step(largest)
+    length = longest_step(np.float64(largest))
     # Along the predictor the complementarity products fall in proportion, but for their second-order terms.
     second = prediction.second / ((1 if kernel_config.squared else 2) * coordinates.shares)
     target = next_target(kappa, (1 - length) * kappa + length**2 * second)
     dz = solved(newton.factor, prediction.right[0] + target * prediction.right[1] - newton.residual)
-    return _Move(jnp.stack([newton.dz, dz]), target, jnp.zeros_like(target))
-
-
-@kernel
-def _length(move: _Move, largest: jax.Array) -> _Move:
-    """After pass 3: how far to go."""
-    return move._replace(length=step_length(longest_step(largest)))
-
-
-@kernel
-def _gained(
-    gap: jax.Array, old_gap: jax.Array, complementarity_gap: jax.Array, old_complementarity_gap: jax.Array
-) -> jax.Array:
-    """Whether a step was of use."""
-    progressed: jax.Array = gained(gap, old_gap, complementarity_gap, old_complementarity_gap)
-    return progressed
+    return _Move(np.stack([newton.dz, dz]), target, np.zeros_like(target))

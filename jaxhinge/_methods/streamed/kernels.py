@@ -1,37 +1,45 @@
-r"""What is computed of one block of rows, and how; the kernels that every streamed solve needs.
+r"""What is computed of one block of rows; the kernels that every streamed solve needs.
 
 A kernel gets a block of rows and gives back what belongs to each row, sums over the block, and the largest of some
 number. In it the block is cut into slices, and what a slice needs stays in a cache until the slice is done with.
+
+A row is one hinge, or the two sides of a residual: two hinges with opposite signs, which lie next to each other in
+what is kept of the rows. The features are not repeated.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import partial, wraps
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from jaxhinge._base.precision import eps
-from jaxhinge._methods.certificate import Program
-from jaxhinge._methods.linear_systems import factored, solved
+from jaxhinge._base.arrays import NDArray
+from jaxhinge._methods.certificate import Program, losses
 from jaxhinge._methods.problem import Intercept
-from jaxhinge._methods.streamed.blocks import SLICE
-from jaxhinge._rows.columns import Columns
-from jaxhinge._rows.gram import weighted_gram
+from jaxhinge._methods.stages import net
+from jaxhinge._rows.dense import TwoSided
 
-# `_FEW`: at most so many rows of a slice are gathered for their Gram matrix. Near the kink there are seldom more.
-_FEW = SLICE // 8
+# `_NUMBERS`: a block is worked on in slices of so many numbers at most, whose copies fit the cache of a core.
+_NUMBERS = 1 << 18
 
 
 class KernelConfig(NamedTuple):
-    """What the kernels are compiled for; `dtype` is that of the work."""
+    """The static choices; `dtype` is that of the work."""
 
     squared: bool
     intercept: Intercept
     dtype: Any
+
+
+class Sides(NamedTuple):
+    """The loss of a residual r: `above max(0, r - epsilon) + below max(0, -r - epsilon)`, or of the squares."""
+
+    epsilon: float
+    above: float
+    below: float
 
 
 class Coordinates(NamedTuple):
@@ -44,23 +52,27 @@ class Coordinates(NamedTuple):
       scaled: `(p,)`.
       total: The sum of the weights.
       stand_in: The weight of a row that does not count.
-      shares: The sum of `c`: 1, and what stands in.
+      shares: The sum of `c`: 1 or what the sides weigh, and what stands in.
+      sides: Of a residual, or None for targets -1 and +1.
+      shift: Taken from real targets; 0 but for a free bias.
     """
 
-    centre: Any
-    normal: Any
-    scaled: Any
-    total: Any
-    stand_in: Any
-    shares: Any
+    centre: NDArray
+    normal: NDArray
+    scaled: NDArray
+    total: float
+    stand_in: float
+    shares: float
+    sides: Sides | None
+    shift: float
 
 
 class Block(NamedTuple):
-    """Rows on their way into a kernel: `x` `(m, d)`, int8 `sign` `(m,)`, 0 for padding, `weight` `(m,)` or None."""
+    """Rows on their way into a kernel: `x` `(m, d)`, targets `y` `(m,)`, `weight` `(m,)` or None."""
 
-    x: Any
-    sign: Any
-    weight: Any
+    x: NDArray
+    y: NDArray
+    weight: NDArray | None
 
 
 class Certificate(NamedTuple):
@@ -70,13 +82,15 @@ class Certificate(NamedTuple):
       loss: The weighted loss.
       adjoint: `(2, p)`, `sum alpha_i a_i` over the rows of either sign.
       sides: `(2,)`, `sum alpha_i` over them.
-      squares: `(2,)`, `sum alpha_i^2 / (4 c_i)`.
+      linear: `(2,)`, `sum r_i alpha_i`.
+      squares: `(2,)`, `sum alpha_i^2 / (4 c_i)` where the loss is squared.
     """
 
     loss: Any
-    adjoint: Any
-    sides: Any
-    squares: Any
+    adjoint: NDArray
+    sides: NDArray
+    linear: NDArray
+    squares: NDArray
 
 
 class Smoothed(NamedTuple):
@@ -92,118 +106,137 @@ class Smoothed(NamedTuple):
     certificate: Certificate
     loss: Any
     slack: Any
-    gram: Any
+    gram: NDArray
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled in float64, whatever the flags say in the thread that calls it; a `kernel_config` is static."""
-    static = [name for name in inspect.signature(function).parameters if name == "kernel_config"]
-    compiled = jax.jit(function, static_argnames=static)
+@dataclass(frozen=True)
+class SliceRows:
+    """Rows `a_i` of a slice, `features` `(m, p)` as they are worked on, in the precision of the work."""
 
-    @wraps(function)
-    def call(*args: Any) -> Any:
-        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-            return compiled(*args)
+    features: NDArray
 
-    return call
+    def products(self, z: NDArray) -> NDArray:
+        """`a_i . z` for every row, `(..., m)` for `z` `(..., p)`."""
+        products: NDArray = z @ self.features.T
+        return products
+
+    def adjoint(self, push: NDArray) -> NDArray:
+        """`sum_i push_i a_i`, `(..., p)` for `push` `(..., m)`."""
+        sums: NDArray = push @ self.features
+        return sums
+
+    def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
+        """`|A| z` and `|A|' push`: the scale of what rounding may take from products and sums."""
+        size = np.abs(self.features)
+        return size @ z, push @ size
+
+    def gram(self, weight: NDArray) -> NDArray:
+        """`sum_i weight_i a_i a_i'`, `(p, p)`."""
+        scaled = self.features * np.sqrt(weight)[:, None]
+        gram: NDArray = scaled.T @ scaled
+        return gram
+
+    def gram_of_few(self, weight: NDArray) -> NDArray:
+        """The same for weights of which most are 0."""
+        chosen = np.flatnonzero(weight)
+        return SliceRows(self.features[chosen]).gram(weight[chosen])
 
 
-def sliced(function: Callable[..., Any], block: Block, rows: Any) -> Any:
-    """`function` of every slice: `(per row, sums, largest)` joined, added up, and the largest of all."""
-    split = partial(jax.tree.map, lambda leaf: leaf.reshape(-1, SLICE, *leaf.shape[1:]))
-    per_row, sums, largest = jax.lax.map(lambda part: function(*part), (split(block), split(rows)))
-    joined = jax.tree.map(lambda leaf: leaf.reshape(-1), per_row)
-    total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), sums)
-    return joined, total, jax.tree.map(jnp.max, largest)
+def sliced(function: Callable[[Block, Any], Any], block: Block, rows: Any) -> Any:
+    """`function` of every slice: `(per row, sums, largest)` joined, added up in float64, and the largest of all."""
+    m, d = block.x.shape
+    step = max(1, _NUMBERS // d)
+    parts = []
+    with np.errstate(all="ignore"):
+        for begin in range(0, m, step):
+            part = slice(begin, begin + step)
+            weight = None if block.weight is None else block.weight[part]
+            some = jax.tree.map(lambda leaf: leaf[_of_all(part, m, leaf)], rows)  # noqa: B023
+            parts.append(function(Block(block.x[part], block.y[part], weight), some))
+        per_row, sums, largest = zip(*parts, strict=True)
+        joined = parts[0][0] if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *per_row)
+        total = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0, dtype=np.float64), *sums)
+        return joined, total, None if largest[0] is None else np.max(largest)
+
+
+def _of_all(part: slice, m: int, leaf: NDArray) -> slice:
+    """Where the numbers of some rows lie: a residual has two for each row."""
+    number = len(leaf) // m
+    return slice(number * part.start, number * part.stop)
 
 
 def program_of(kernel_config: KernelConfig, coordinates: Coordinates, block: Block) -> Program:
     """The program of a slice, without what belongs to all rows together."""
-    dtype = kernel_config.dtype
-    wide = jnp.promote_types(block.x.dtype, dtype)
-    features = (block.x.astype(wide) - coordinates.centre.astype(wide)[None, :]).astype(dtype).T
+    dtype, (m, d) = kernel_config.dtype, block.x.shape
+    features = np.empty((m, len(coordinates.normal)), dtype)
+    centre = coordinates.centre.astype(np.promote_types(block.x.dtype, dtype))
+    np.subtract(block.x, centre, out=features[:, :d], casting="same_kind")
     if kernel_config.intercept != "none":
-        features = jnp.concatenate([features, jnp.ones_like(features[:1])])
+        features[:, d] = 1
     if kernel_config.intercept != "free":
-        features = features - jnp.tensordot(
-            coordinates.normal.astype(dtype), coordinates.scaled.astype(dtype) @ features, axes=0
-        )
-    sign, c = _signs_and_shares(coordinates, block, dtype)
-    none = jnp.zeros_like(features[:, 0])
-    return Program(
-        Columns(features), sign, jnp.abs(sign), c, none, none, kernel_config.squared, kernel_config.intercept == "free"
+        change = features @ coordinates.scaled.astype(dtype)
+        features -= change[:, None] * coordinates.normal.astype(dtype)
+    return _program(kernel_config, coordinates, block, features)
+
+
+def plain_program(kernel_config: KernelConfig, coordinates: Coordinates, block: Block) -> Program:
+    """The same, nothing centred, shifted or turned."""
+    m, d = block.x.shape
+    features = np.empty((m, len(coordinates.normal)), kernel_config.dtype)
+    features[:, :d] = block.x
+    features[:, d:] = 1
+    return _program(kernel_config, coordinates._replace(shift=0.0), block, features)
+
+
+def _program(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, features: NDArray) -> Program:
+    rows: Any = SliceRows(features)
+    targets = targets_of(coordinates, block.y, block.weight)
+    sign, r, c = (values.astype(kernel_config.dtype) for values in targets)
+    none = np.zeros_like(features[0])
+    rows = rows if coordinates.sides is None else TwoSided(rows)
+    return Program(rows, sign, r, c, none, none, kernel_config.squared, kernel_config.intercept == "free")
+
+
+def targets_of(coordinates: Coordinates, y: NDArray, weight: NDArray | None) -> tuple[NDArray, NDArray, NDArray]:
+    """`sign`, `r` and `c` of the program: one of each for a row, or two where it is a residual."""
+    weight = np.ones(len(y)) if weight is None else weight
+    counts = weight > 0
+    c = np.where(counts, weight, coordinates.stand_in) / coordinates.total
+    if coordinates.sides is None:
+        sign = np.where(counts, y, 0).astype(np.float64)
+        return sign, np.abs(sign), c
+    epsilon, above, below = coordinates.sides
+    residual = y - coordinates.shift
+    sign = np.multiply.outer(counts, [1.0, -1.0]).ravel()
+    r = np.where(counts[:, None], np.column_stack([residual - epsilon, -residual - epsilon]), 0).ravel()
+    return sign, r, np.multiply.outer(c, [above, below]).ravel()
+
+
+def boxed(program: Program, alpha: NDArray) -> NDArray:
+    """`alpha` within its bounds, without a push against a pull on the same row."""
+    return in_box(program.squared, isinstance(program.rows, TwoSided), program.c, alpha)
+
+
+def in_box(squared: bool, paired: bool, c: NDArray, alpha: NDArray) -> NDArray:
+    """The same, without a program."""
+    alpha = np.maximum(alpha, 0) if squared else np.clip(alpha, 0, c)
+    return net(alpha) if paired else alpha
+
+
+def by_side(sign: NDArray, alpha: NDArray) -> NDArray:
+    """`(2, n)`: `alpha` of the rows of either sign, 0 for the others."""
+    return np.stack([np.where(sign > 0, alpha, 0), np.where(sign < 0, alpha, 0)])
+
+
+def certificate(program: Program, violations: NDArray, parts: NDArray, adjoint: NDArray) -> Certificate:
+    """The sums, given a dual point `by_side` and its adjoints."""
+    squares = np.sum(parts**2 / (4 * program.c), axis=1) if program.squared else np.zeros(2)
+    return Certificate(
+        program.c @ losses(program, violations), adjoint, np.sum(parts, axis=1), parts @ program.r, squares
     )
 
 
-def _signs_and_shares(coordinates: Coordinates, block: Block, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    sign = block.sign.astype(dtype)
-    weight = jnp.where(sign != 0, 1, coordinates.stand_in) if block.weight is None else block.weight
-    counts = (sign != 0) & (weight > 0)
-    c = jnp.where(counts, weight, coordinates.stand_in) / coordinates.total
-    return jnp.where(counts, sign, 0), c.astype(dtype)
-
-
-def adjoints(program: Program, alphas: list[jax.Array]) -> jax.Array:
-    """`(len(alphas), p)`, in one product."""
-    sums: jax.Array = (program.sign[None, :] * jnp.stack(alphas)) @ program.rows.features.T
-    return sums
-
-
-def boxed(program: Program, alpha: jax.Array) -> jax.Array:
-    """`alpha` within its bounds."""
-    return jnp.maximum(alpha, 0) if program.squared else jnp.clip(alpha, 0, program.c)
-
-
-def by_side(sign: jax.Array, alpha: jax.Array) -> list[jax.Array]:
-    """`alpha` of the rows of either sign, 0 for the others."""
-    return [jnp.where(sign > 0, alpha, 0), jnp.where(sign < 0, alpha, 0)]
-
-
-def certificate(program: Program, violations: jax.Array, alpha: jax.Array, products: jax.Array) -> Certificate:
-    """The sums, given `adjoints` of the two sides."""
-    excess = jnp.maximum(violations, 0)
-    loss = program.c @ (excess * excess if program.squared else excess)
-    parts = jnp.stack(by_side(program.sign, alpha))
-    return Certificate(loss, products, jnp.sum(parts, axis=1), jnp.sum(parts**2 / (4 * program.c[None, :]), axis=1))
-
-
-@kernel
-def first_pass_sums(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`weight @ x` in float64, and whether all of `x` is finite."""
-
-    def function(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        x, weight = part
-        return weight @ x.astype(weight.dtype), jnp.all(jnp.isfinite(x))
-
-    split = (x.reshape(-1, SLICE, x.shape[1]), weight.reshape(-1, SLICE))
-    sums, finite = jax.lax.map(function, split)
-    return jnp.sum(sums, axis=0), jnp.all(finite)
-
-
-@kernel
-def certified_sums(
-    kernel_config: KernelConfig, coordinates: Coordinates, block: Block, w: jax.Array, b: jax.Array, alpha: jax.Array
-) -> Any:
-    """The certificate of parameters and a dual, in the precision of `kernel_config`, nothing centred or turned."""
-
-    def function(block: Block, alpha: jax.Array) -> Any:
-        sign, c = _signs_and_shares(coordinates, block, kernel_config.dtype)
-        x = block.x.astype(kernel_config.dtype)
-        none = jnp.zeros((), kernel_config.dtype)
-        program = Program(
-            Columns(x.T), sign, jnp.abs(sign), c, none, none, kernel_config.squared, kernel_config.intercept == "free"
-        )
-        alpha = jnp.where(sign == 0, 0, boxed(program, alpha.astype(kernel_config.dtype)))
-        violations = program.r - sign * (x @ w.astype(kernel_config.dtype) + b.astype(kernel_config.dtype))
-        return None, certificate(program, violations, alpha, adjoints(program, by_side(sign, alpha))), None
-
-    return sliced(function, block, alpha)
-
-
-@kernel
-def smoothed(
-    kernel_config: KernelConfig, coordinates: Coordinates, block: Block, z: jax.Array, width: jax.Array
-) -> Any:
+def smoothed(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, z: NDArray, width: float) -> Any:
     """The smoothed objective at `z`, its derivatives, and the dual point that its slopes are, in one pass.
 
     The hinge of a violation `v` becomes `(v + h)^2 / (4 h)` for `|v| < h`, h the width (Huber's; Chapelle, 2007); its
@@ -211,55 +244,24 @@ def smoothed(
     point `c u` leaves a gap of `sum c_i h u_i (1 - u_i)` less what smoothing has added to the objective. The squared
     hinge is smooth as it is.
     """
+    dtype = kernel_config.dtype
 
     def function(block: Block, _: None) -> Any:
         program = program_of(kernel_config, coordinates, block)
-        v = program.r - program.scores(z.astype(kernel_config.dtype))
-        h = width.astype(kernel_config.dtype)
+        c, v, h = program.c, program.r - program.scores(z.astype(dtype)), dtype(width)
         if kernel_config.squared:
-            excess = jnp.maximum(v, 0)
-            u, loss, slack = 2 * excess, excess * excess, jnp.zeros_like(v)
-            curvature = jnp.where(v > 0, jnp.full_like(v, 2), 0)
+            excess = np.maximum(v, 0)
+            u, loss, slack = 2 * excess, excess * excess, np.zeros_like(v)
+            curvature = np.where(v > 0, dtype(2), dtype(0))
         else:
-            u = jnp.clip((v + h) / (2 * h), 0, 1)
-            loss, slack = jnp.where(v < h, h * u * u, v), h * u * (1 - u)
-            curvature = jnp.where((u > 0) & (u < 1), 1 / (2 * h), 0)
-        c, alpha = program.c, program.c * u
-        products = adjoints(program, by_side(program.sign, alpha))
-        found = certificate(program, v, alpha, products)
-        gram = _gram_of_few(program.rows.features, c * curvature * program.sign * program.sign)
-        counted = c * jnp.abs(program.sign)
+            u = np.clip((v + h) / (2 * h), 0, 1)
+            loss, slack = np.where(v < h, h * u * u, v), h * u * (1 - u)
+            curvature = np.where((u > 0) & (u < 1), 1 / (2 * h), dtype(0))
+        alpha = boxed(program, c * u)
+        parts, used = by_side(program.sign, alpha), program.sign * program.sign
+        found = certificate(program, v, parts, program.rows.adjoint(program.sign * parts))
+        gram = program.rows.gram_of_few(c * curvature * used)
+        counted = c * used
         return alpha, Smoothed(found, counted @ loss, counted @ slack, gram), None
 
     return sliced(function, block, None)
-
-
-def _gram_of_few(rows: jax.Array, weight: jax.Array) -> jax.Array:
-    """`rows @ diag(weight) @ rows.T`, of those columns only that have a weight, where they are few."""
-
-    def few() -> jax.Array:
-        chosen = jnp.nonzero(weight, size=_FEW, fill_value=0)[0]
-        # Unused places are filled with column 0 and a weight of 0.
-        real = jnp.arange(_FEW) < jnp.count_nonzero(weight)
-        gram: jax.Array = weighted_gram(rows[:, chosen], jnp.where(real, weight[chosen], 0))
-        return gram
-
-    gram: jax.Array = jax.lax.cond(jnp.count_nonzero(weight) <= _FEW, few, lambda: weighted_gram(rows, weight))
-    return gram
-
-
-@kernel
-def newton_step(
-    kernel_config: KernelConfig, penalty: jax.Array, z: jax.Array, sums: Smoothed
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The value of the smoothed objective, the Newton direction, and how fast the objective falls along it."""
-    gradient = penalty * z - jnp.sum(sums.certificate.adjoint, axis=0)
-    factor = factored(sums.gram + jnp.diag(penalty), eps(kernel_config.dtype))
-    dz = solved(factor, -gradient)
-    return penalty @ (z * z) / 2 + sums.loss, dz, -gradient @ dz
-
-
-@kernel
-def slope(penalty: jax.Array, z: jax.Array, sums: Smoothed, dz: jax.Array) -> jax.Array:
-    """Of the smoothed objective along `dz`."""
-    return (penalty * z - jnp.sum(sums.certificate.adjoint, axis=0)) @ dz

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.precision import eps
+from jaxhinge._methods.linear_systems import factored, solved
 from jaxhinge._methods.problem import Config
-from jaxhinge._methods.streamed.kernels import Block, KernelConfig, newton_step, slope, smoothed
+from jaxhinge._methods.streamed.kernels import Block, KernelConfig, smoothed
 from jaxhinge._methods.streamed.passes import Stop, StreamedProblem, StreamState, one_pass, values_of
 
 # `_SHARE`: smoothing may use this share of the allowed gap.
 _SHARE = 0.25
 # `_NARROWER`: the width shrinks by this factor at most from one step to the next.
 _NARROWER = 8.0
-# `_FINE_WIDTH`: below this width float32 does not tell the sides of the kink well enough.
+# `_FINE_WIDTH`: below this width, in units of the margin, float32 does not tell the sides of the kink well enough.
 _FINE_WIDTH = 2e-3
 # `_FINE_GAP`: nor does it below this relative gap.
 _FINE_GAP = 1e-3
@@ -87,24 +87,30 @@ def _evaluate(
     config: Config, problem: StreamedProblem, iterate: Iterate, stop: Stop, state: StreamState
 ) -> _Evaluation:
     """One pass."""
-    streamed, coordinates, penalty = problem
-    kernel_config = KernelConfig(config.squared, config.intercept, _precision(iterate, stop, state))
+    penalty, z = problem.penalty, iterate.z
+    kernel_config = KernelConfig(config.squared, config.intercept, _precision(problem, iterate, stop, state))
 
     def evaluate(_: int, block: Block) -> Any:
-        return smoothed(kernel_config, coordinates, block, iterate.z, np.float64(iterate.width))
+        return smoothed(kernel_config, problem.coordinates, block, z, iterate.width)
 
-    alpha, sums, _ = one_pass(streamed, evaluate, state)
-    state.certify(iterate.z, alpha, values_of(kernel_config, penalty, iterate.z, sums.certificate))
-    value, direction, decrement = newton_step(kernel_config, penalty, iterate.z, sums)
-    return _Evaluation(
-        iterate, sums, float(value), np.asarray(direction), float(decrement), 8 * eps(kernel_config.dtype)
-    )
+    alpha, sums, _ = one_pass(problem.streamed, evaluate, state)
+    state.certify(z, alpha, values_of(kernel_config, penalty, z, sums.certificate))
+    gradient, rounding = _gradient(penalty, z, sums), eps(kernel_config.dtype)
+    direction = solved(factored(sums.gram + np.diag(penalty), rounding), -gradient)
+    value = float(penalty @ (z * z) / 2 + sums.loss)
+    return _Evaluation(iterate, sums, value, direction, float(-gradient @ direction), 8 * rounding)
 
 
-def _precision(iterate: Iterate, stop: Stop, state: StreamState) -> Any:
+def _gradient(penalty: NDArray, z: NDArray, sums: Any) -> NDArray:
+    """Of the smoothed objective."""
+    gradient: NDArray = penalty * z - np.sum(sums.certificate.adjoint, axis=0)
+    return gradient
+
+
+def _precision(problem: StreamedProblem, iterate: Iterate, stop: Stop, state: StreamState) -> Any:
     values = state.best.values
-    near = values.gap < _FINE_GAP * abs(values.primal) or iterate.width < _FINE_WIDTH
-    return jnp.float64 if stop.tol < _FINE_TOL and near else jnp.float32
+    near = values.gap < _FINE_GAP * abs(values.primal) or iterate.width < _FINE_WIDTH * problem.unit
+    return np.float64 if stop.tol < _FINE_TOL and near else np.float32
 
 
 def _next_width(config: Config, evaluation: _Evaluation, allowed: float) -> float:
@@ -128,7 +134,7 @@ def _search_line(
         allowed = evaluation.value - _DECREASE * length * evaluation.decrement + new.rounding * abs(evaluation.value)
         if state.is_over(stop) or new.value <= allowed:
             return new
-        steepness = float(slope(problem.penalty, new.iterate.z, new.sums, evaluation.direction))
+        steepness = float(_gradient(problem.penalty, new.iterate.z, new.sums) @ evaluation.direction)
         # The next length is where the slope, taken to be linear between the ends, would be 0.
         length *= float(np.clip(evaluation.decrement / (evaluation.decrement + steepness), 0.1, 0.7))
     return None

@@ -11,22 +11,31 @@ import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.threads import num_threads
 from jaxhinge._methods.certificate import FLOOR
 from jaxhinge._methods.streamed.kernels import Block, Certificate, Coordinates, KernelConfig
 from jaxhinge._methods.streamed.rows import StreamedRows
 
-# `_WORKERS`: the kernels of so many blocks run side by side.
-_WORKERS = 2
-# `_IN_FLIGHT`: so many blocks are held at a time, those that are read ahead included.
-_IN_FLIGHT = 4
+# `_MOST_WORKERS`: the kernels of so many blocks run side by side, and as many more blocks are held, to read ahead.
+_MOST_WORKERS = 8
 
 
 class StreamedProblem(NamedTuple):
-    """Rows, what their blocks share, and the penalty `(p,)` of each coordinate."""
+    """Rows and their problem.
+
+    Attributes:
+      streamed: The rows.
+      coordinates: What their blocks share.
+      penalty: `(p,)`, of each coordinate.
+      unit: The size of the required margins.
+      at_zero: The objective at 0.
+    """
 
     streamed: StreamedRows
     coordinates: Coordinates
     penalty: NDArray
+    unit: float
+    at_zero: float
 
 
 class Values(NamedTuple):
@@ -104,25 +113,28 @@ class StreamState:
 
 
 def nothing(problem: StreamedProblem) -> Best:
-    """What is known without looking: at 0 every row has a loss of 1, and a dual of 0 proves a bound of 0."""
-    return Best(np.zeros_like(problem.penalty), None, Values(1.0, 0.0, np.ones(2)))
+    """What is known without looking at the features: the objective at 0, and that a dual of 0 proves a bound of 0."""
+    return Best(np.zeros_like(problem.penalty), None, Values(problem.at_zero, 0.0, np.ones(2)))
 
 
 def within(values: Values, tol: float) -> bool:
-    """Whether the gap is small enough; the weights of all rows sum to 1."""
+    """Whether the gap is small enough; the shares of all rows sum to 1."""
     return values.gap <= tol * max(abs(values.primal), FLOOR)
 
 
 def values_of(kernel_config: KernelConfig, penalty: NDArray, z: NDArray, sums: Certificate) -> Values:
     """Both values from the sums over all rows, the dual point balanced first."""
     primal = float(penalty @ (z * z) / 2 + sums.loss)
-    ratio = np.ones(2)
-    if kernel_config.intercept == "free":
-        # The heavier side is scaled down to the lighter one.
-        ratio = np.divide(sums.sides.min(), sums.sides, out=np.ones(2), where=sums.sides > 0)
+    ratio = balance(sums.sides) if kernel_config.intercept == "free" else np.ones(2)
     adjoint, penalised = ratio @ sums.adjoint, penalty > 0
-    dual = ratio @ sums.sides - float(np.sum(adjoint[penalised] ** 2 / penalty[penalised])) / 2
-    return Values(primal, float(dual - (ratio**2 @ sums.squares if kernel_config.squared else 0)), ratio)
+    dual = ratio @ sums.linear - float(np.sum(adjoint[penalised] ** 2 / penalty[penalised])) / 2
+    return Values(primal, float(dual - ratio**2 @ sums.squares), ratio)
+
+
+def balance(sides: NDArray) -> NDArray:
+    """What the two sides of a dual are multiplied by for a free bias: the heavier is scaled down to the lighter."""
+    ratio: NDArray = np.divide(sides.min(), sides, out=np.ones(2), where=sides > 0)
+    return ratio
 
 
 def one_pass(
@@ -135,7 +147,6 @@ def one_pass(
     largest = -np.inf
     for per_row, part, high in _in_turn(streamed, kernel):
         rows.append(per_row)
-        part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part)
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
         # `np.maximum` keeps NaN, so that the caller hears of it.
         largest = largest if high is None else float(np.maximum(largest, high))
@@ -146,18 +157,14 @@ def one_pass(
 def _in_turn(streamed: StreamedRows, kernel: Callable[[int, Block], Any]) -> Iterator[Any]:
     """`kernel(index, block)` for every block, in order, some computed at a time while the next is read."""
     pending: collections.deque[Future[Any]] = collections.deque()
-    pool = ThreadPoolExecutor(_WORKERS, "jaxhinge stream")
+    workers = min(num_threads(), _MOST_WORKERS)
+    pool = ThreadPoolExecutor(workers, "jaxhinge stream")
     try:
         for index, block in enumerate(streamed.blocks()):
-            pending.append(pool.submit(_computed, kernel, index, block))
-            # The first block is waited for, or two threads would compile the same kernel.
-            if index == 0 or len(pending) == _IN_FLIGHT:
+            pending.append(pool.submit(kernel, index, block))
+            if len(pending) == 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _computed(kernel: Callable[[int, Block], Any], index: int, block: Block) -> Any:
-    return jax.tree.map(lambda leaf: leaf.block_until_ready(), kernel(index, block))

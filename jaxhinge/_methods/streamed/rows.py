@@ -10,11 +10,13 @@ import numpy as np
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.values import check_binary_targets
 from jaxhinge._methods.streamed.blocks import Layout, Piece, Pieces, cut
-from jaxhinge._methods.streamed.kernels import Block, first_pass_sums
+from jaxhinge._methods.streamed.kernels import Block
 
 # The sample that is solved first has at most so many rows and bytes: enough to come near the solution at little cost.
 _SAMPLE_ROWS = 1 << 17
 _SAMPLE_BYTES = 1 << 28
+# Rows that are summed at a time in the first pass.
+_SUMMED = 4096
 
 
 class StreamedRows(NamedTuple):
@@ -23,9 +25,8 @@ class StreamedRows(NamedTuple):
     Attributes:
       pieces: Where they come from.
       layout: How they are cut into blocks.
-      num_rows: How many there are.
-      sign: int8, `(blocks * size,)`: the targets, 0 beyond the last row.
-      weight: Of the same shape, or None where all count alike.
+      y: `(n,)`, the targets: int8, or float64 where they are real.
+      weight: `(n,)`, or None where all count alike.
       total: The sum of the weights.
       num_counted: How many are above 0.
       centre: `(d,)`, the weighted mean of the features.
@@ -34,13 +35,17 @@ class StreamedRows(NamedTuple):
 
     pieces: Pieces
     layout: Layout
-    num_rows: int
-    sign: NDArray
+    y: NDArray
     weight: NDArray | None
     total: float
     num_counted: int
     centre: NDArray
     sample: StreamedRows | None
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+        return len(self.y)
 
     @property
     def stand_in(self) -> float:
@@ -50,20 +55,37 @@ class StreamedRows(NamedTuple):
     @property
     def num_blocks(self) -> int:
         """Blocks in a pass."""
-        return len(self.sign) // self.layout.size
+        return -(-len(self.y) // self.layout.size)
 
     def blocks(self) -> Iterator[Block]:
         """One pass, during which the targets must be those of the first."""
         pieces = self.pieces.begin() if self.pieces.whole else self._unchanged()
         for number, x in enumerate(cut(self.layout, pieces)):
-            rows = slice(number * self.layout.size, (number + 1) * self.layout.size)
-            yield Block(x, self.sign[rows], None if self.weight is None else self.weight[rows])
+            yield Block(x, *self.targets_of(number))
+
+    def rows_of(self, block: int) -> slice:
+        """The rows in a block."""
+        return slice(block * self.layout.size, min((block + 1) * self.layout.size, self.num_rows))
+
+    def num_duals(self, rows: int) -> int:
+        """Dual variables of so many rows: a residual has two sides."""
+        return 2 * rows if self.pieces.real else rows
+
+    def duals_of(self, block: int) -> slice:
+        """The dual variables of the rows in a block."""
+        rows = self.rows_of(block)
+        return slice(self.num_duals(rows.start), self.num_duals(rows.stop))
+
+    def targets_of(self, block: int) -> tuple[NDArray, NDArray | None]:
+        """The targets and the weights of the rows in a block."""
+        rows = self.rows_of(block)
+        return self.y[rows], None if self.weight is None else self.weight[rows]
 
     def _unchanged(self) -> Iterator[Piece]:
         start = 0
         for number, piece in enumerate(self.pieces.begin()):
             stop = start + len(piece.y)
-            if stop > self.num_rows or not np.array_equal(piece.y, self.sign[start:stop]):
+            if stop > self.num_rows or not np.array_equal(piece.y, self.y[start:stop]):
                 raise ValueError(
                     f"Block {number} (rows {start}..{stop - 1}) has other targets than in the first pass. "
                     "The blocks must hold the same rows in the same order each time; do not shuffle them."
@@ -80,62 +102,60 @@ def first_pass(pieces: Pieces, tick: Callable[[], None]) -> StreamedRows:
     if first is None:
         raise ValueError("x yielded no blocks. A function of blocks must return a new iterator each time it is called.")
     layout = Layout.of(first.x)
-    notes = _Notes(first.weight is not None)
+    notes = _Notes(first, pieces)
     sample = _Sample(min(_SAMPLE_ROWS, _SAMPLE_BYTES // (layout.num_features * layout.dtype.itemsize)))
-    moment = np.zeros(layout.num_features)
-    blocks = cut(layout, notes.of(pieces))
-    for number, x in enumerate(blocks):
-        rows = slice(number * layout.size, min((number + 1) * layout.size, notes.num_rows))
-        weight = notes.weight.view(rows) if notes.weighted else np.ones(rows.stop - rows.start)
-        part, finite = first_pass_sums(x, np.pad(weight, (0, len(x) - len(weight))))
-        if not finite:
-            _name_bad_values(pieces, notes.starts, rows.start, x)
-        moment += np.asarray(part)
-        sample.add(x[: len(weight)], notes.sign.view(rows), weight if notes.weighted else None)
+    moment, begin = np.zeros(layout.num_features), 0
+    for x in cut(layout, notes.of(pieces)):
+        y, weight = notes.view(slice(begin, begin + len(x)))
+        part = _weighted_sum(x, weight)
+        if not np.isfinite(part).all() and not np.isfinite(x).all():
+            _name_bad_values(pieces, notes.starts, begin, x)
+        moment += part
+        sample.add(x, y, weight)
+        begin += len(x)
         tick()
     return _table(pieces, layout, notes, moment, sample)
 
 
+def _weighted_sum(x: NDArray, weight: NDArray | None) -> NDArray:
+    """`weight @ x` in float64, a few rows at a time."""
+    total = np.zeros(x.shape[1])
+    with np.errstate(all="ignore"):
+        for begin in range(0, len(x), _SUMMED):
+            some = x[begin : begin + _SUMMED].astype(np.float64, copy=False)
+            total += (np.ones(len(some)) if weight is None else weight[begin : begin + _SUMMED]) @ some
+    return total
+
+
 def _table(pieces: Pieces, layout: Layout, notes: _Notes, moment: NDArray, sample: _Sample) -> StreamedRows:
-    n = notes.num_rows
-    size = -(-n // layout.size) * layout.size
-    sign, weight = notes.sign.padded(size), notes.weight.padded(size) if notes.weighted else None
-    _check_classes(sign, weight)
-    counted = int(np.count_nonzero(weight)) if weight is not None else n
-    total = float(weight.sum()) if weight is not None else float(n)
-    streamed = StreamedRows(pieces, layout, n, sign, weight, total, counted, moment / total, None)
+    y, weight = notes.view(slice(None))
+    counted = int(np.count_nonzero(weight)) if weight is not None else len(y)
+    if not counted:
+        raise ValueError("sample_weight is 0 for every row; at least one row needs a weight above 0.")
+    if not pieces.real:
+        _check_classes(y, weight)
+    total = float(weight.sum()) if weight is not None else float(len(y))
+    streamed = StreamedRows(pieces, layout, y, weight, total, counted, moment / total, None)
     return streamed._replace(sample=_sample_table(streamed, sample))
 
 
 def _sample_table(streamed: StreamedRows, sample: _Sample) -> StreamedRows | None:
     """The sample in the frame of the whole, unless it is no sample, or one class is hardly in it."""
-    x, sign, weight = sample.rows()
-    counted = sign if weight is None else sign[weight > 0]
-    if len(x) > streamed.num_rows // 4 or min(np.sum(counted > 0), np.sum(counted < 0)) < 10:
+    x, y, weight = sample.rows()
+    counted = y if weight is None else y[weight > 0]
+    classes = len(counted) if streamed.pieces.real else min(np.sum(counted > 0), np.sum(counted < 0))
+    if len(x) > streamed.num_rows // 4 or classes < 10:
         return None
-    n = len(x)
-    missing = -n % streamed.layout.size
-    total = float(n) if weight is None else float(weight.sum())
-    return StreamedRows(
-        pieces=Pieces(lambda: iter([Piece(x, sign, weight)]), True),
-        layout=streamed.layout,
-        num_rows=n,
-        sign=np.pad(sign, (0, missing)),
-        weight=None if weight is None else np.pad(weight, (0, missing)),
-        total=total,
-        num_counted=len(counted),
-        centre=streamed.centre,
-        sample=None,
-    )
+    total = float(len(x)) if weight is None else float(weight.sum())
+    pieces = Pieces(lambda: iter([Piece(x, y, weight)]), True, streamed.pieces.real)
+    return StreamedRows(pieces, streamed.layout, y, weight, total, len(counted), streamed.centre, None)
 
 
-def _check_classes(sign: NDArray, weight: NDArray | None) -> None:
-    counted = sign != 0 if weight is None else weight > 0
-    if weight is not None and not counted.any():
-        raise ValueError("sample_weight is 0 for every row; at least one row needs a weight above 0.")
-    if not ((sign > 0) & counted).any() or not ((sign < 0) & counted).any():
+def _check_classes(y: NDArray, weight: NDArray | None) -> None:
+    counted = y if weight is None else y[weight > 0]
+    if not (counted > 0).any() or not (counted < 0).any():
         # The check raises an error that names the value.
-        check_binary_targets("y", sign[sign != 0], None if weight is None else weight[sign != 0])
+        check_binary_targets("y", y, weight)
 
 
 def _name_bad_values(pieces: Pieces, starts: list[int], first_row: int, x: NDArray) -> None:
@@ -165,36 +185,36 @@ class _Column:
         self.size = size
 
     def view(self, rows: slice) -> NDArray:
-        return self._values[rows]
-
-    def padded(self, size: int) -> NDArray:
-        values = np.zeros(size, self._values.dtype)
-        values[: self.size] = self._values[: self.size]
-        return values
+        return self._values[: self.size][rows]
 
 
 class _Notes:
-    """Targets and weights of the pieces, as they pass by."""
+    """Targets and weights of the pieces, as they pass by; of whole arrays they are not copied."""
 
-    def __init__(self, weighted: bool) -> None:
-        self.weighted = weighted
-        self.sign, self.weight = _Column(np.int8), _Column(np.float64)
+    def __init__(self, first: Piece, pieces: Pieces) -> None:
+        self.weighted = first.weight is not None
+        self._whole = first if pieces.whole else None
+        self._y, self._weight = _Column(first.y.dtype), _Column(np.float64)
         self.starts: list[int] = []
-
-    @property
-    def num_rows(self) -> int:
-        return self.sign.size
+        self.size = 0
 
     def of(self, pieces: Pieces) -> Iterator[Piece]:
         for number, piece in enumerate(pieces.begin()):
             if (piece.weight is not None) != self.weighted:
                 has = "no sample weights, but block 0 has some" if self.weighted else "sample weights, but block 0 none"
                 raise ValueError(f"Block {number} has {has}. Give all or none.")
-            self.starts.append(self.num_rows)
-            self.sign.append(piece.y)
-            if piece.weight is not None:
-                self.weight.append(piece.weight)
+            self.starts.append(self.size)
+            self.size += len(piece.y)
+            if self._whole is None:
+                self._y.append(piece.y)
+                if piece.weight is not None:
+                    self._weight.append(piece.weight)
             yield piece
+
+    def view(self, rows: slice) -> tuple[NDArray, NDArray | None]:
+        if self._whole is not None:
+            return self._whole.y[rows], None if self._whole.weight is None else self._whole.weight[rows]
+        return self._y.view(rows), self._weight.view(rows) if self.weighted else None
 
 
 class _Sample:
@@ -207,8 +227,8 @@ class _Sample:
         self._kept: list[tuple[NDArray, NDArray, NDArray, NDArray | None]] = []
         self._size = 0
 
-    def add(self, x: NDArray, sign: NDArray, weight: NDArray | None) -> None:
-        self._keep(self._rng.random(len(x)), x, sign, weight)
+    def add(self, x: NDArray, y: NDArray, weight: NDArray | None) -> None:
+        self._keep(self._rng.random(len(x)), x, y, weight)
         while self._size > self._most:
             self._threshold /= 2
             kept, self._kept, self._size = self._kept, [], 0
@@ -216,10 +236,10 @@ class _Sample:
                 self._keep(*part)
 
     def rows(self) -> tuple[NDArray, NDArray, NDArray | None]:
-        _, x, sign, weight = zip(*self._kept, strict=True)
-        return np.concatenate(x), np.concatenate(sign), None if weight[0] is None else np.concatenate(weight)
+        _, x, y, weight = zip(*self._kept, strict=True)
+        return np.concatenate(x), np.concatenate(y), None if weight[0] is None else np.concatenate(weight)
 
-    def _keep(self, numbers: NDArray, x: NDArray, sign: NDArray, weight: NDArray | None) -> None:
+    def _keep(self, numbers: NDArray, x: NDArray, y: NDArray, weight: NDArray | None) -> None:
         chosen = numbers < self._threshold
-        self._kept.append((numbers[chosen], x[chosen], sign[chosen], None if weight is None else weight[chosen]))
+        self._kept.append((numbers[chosen], x[chosen], y[chosen], None if weight is None else weight[chosen]))
         self._size += int(chosen.sum())

@@ -1,40 +1,32 @@
 """The exact solver for rows that do not fit in memory: read again in every pass, a block at a time.
 
 Newton's method on a smoothed hinge comes first, started from the solution of rows drawn at random. Where that leads
-nowhere the interior point takes over. What is kept is two float32 numbers for each row (seven with the interior point),
-its target (one byte), its weight where there are any, and the d x d system.
+nowhere the interior point takes over. What is kept is two float32 numbers for each row (seven with the interior point;
+twice as many for a residual), its target, its weight where there are any, and the d x d system. The work is done on the
+host, in NumPy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.arrays import NDArray, flag
+from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.interrupts import OnInterrupt
-from jaxhinge._base.options import host_l2
-from jaxhinge._base.values import check_number, host_array, host_integer
+from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.certificate import FLOOR
-from jaxhinge._methods.problem import Answer, Config, Status
+from jaxhinge._methods.problem import Answer, Config, Start, Status
 from jaxhinge._methods.streamed.blocks import pieces_of
+from jaxhinge._methods.streamed.certified import Certified, Point, certified, value_at_zero
 from jaxhinge._methods.streamed.interior_point import make_steps
-from jaxhinge._methods.streamed.kernels import Block, Coordinates, KernelConfig, certified_sums
+from jaxhinge._methods.streamed.kernels import Coordinates, KernelConfig, Sides, in_box, targets_of
 from jaxhinge._methods.streamed.newton import Iterate, newton_steps
-from jaxhinge._methods.streamed.passes import (
-    Stop,
-    StreamedProblem,
-    StreamState,
-    Values,
-    nothing,
-    one_pass,
-    values_of,
-    within,
-)
+from jaxhinge._methods.streamed.passes import Best, Stop, StreamedProblem, StreamState, nothing, within
 from jaxhinge._methods.streamed.progress import Bar
 from jaxhinge._methods.streamed.rows import StreamedRows, first_pass
 
@@ -44,6 +36,10 @@ _COLD_PASSES = 30
 _WARM_PASSES = 15
 # `_FIRST_WIDTH`: width of the smoothed kink at a cold start, in units of the margin.
 _FIRST_WIDTH = 2.0
+# `_LEAST_WIDTH`: at least so wide is the kink at the start from an earlier solution,
+_LEAST_WIDTH = 0.02
+# `_WIDTH_PER_GAP`: and so many times its relative gap.
+_WIDTH_PER_GAP = 5.0
 # `_SAMPLE_TOL`: smallest relative gap that the sample is solved to.
 _SAMPLE_TOL = 1e-4
 # `_FLOAT32_FLOOR`: complementarity, relative to the objective, below which float32 resolves no further progress.
@@ -52,59 +48,107 @@ _FLOAT32_FLOOR = 1e-7
 _FLOAT32_GAP = 1e-4
 # `_CLOSEST`: smallest initial barrier parameter of a warm start, relative to a cold one.
 _CLOSEST = 1e-3
+# `_BOUND_TOL`: the bound for given parameters is improved to this relative gap, or by so many steps.
+_BOUND_TOL, _BOUND_STEPS = 1e-4, 100
 
 
-class StreamOptions(NamedTuple):
-    """Those of `solve` that are not part of its problem."""
+class Source(NamedTuple):
+    """Where the rows come from, and what their loss is: arrays `x`, `y` and weights, or blocks `x`; `sides` of a
+    residual, or None for a classifier."""
 
-    tol: Any
-    max_steps: Any
-    as_numpy: bool
-    progress: bool | None
-    on_interrupt: OnInterrupt
-
-
-class _Certified(NamedTuple):
-    """What is returned: parameters and dual in the caller's dtype, and their values."""
-
-    w: NDArray
-    b: NDArray
-    dual: NDArray
-    values: Values
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+    sides: Sides | None = None
 
 
-def solve_stream(config: Config, x: Any, y: Any, l2: Any, sample_weight: Any, options: StreamOptions) -> Answer:
-    """The answer for a memory-mapped `x`, or for blocks (`y` is None), in NumPy arrays."""
-    stop, strength = _stop_of(options), host_l2(l2)
-    bar = Bar(options.progress, stop.tol)
+class Limits(NamedTuple):
+    """When a solve ends: at a relative gap, after so many steps, or at Ctrl-C, which may be heard as "return"."""
+
+    tol: float
+    max_steps: int
+    on_interrupt: OnInterrupt = "raise"
+
+
+class _Task(NamedTuple):
+    """A problem with what is fixed about its solution: `dtype` is the caller's."""
+
+    config: Config
+    problem: StreamedProblem
+    dtype: Any
+
+
+class Stream:
+    """Rows after a first pass, for any number of problems on them.
+
+    Attributes:
+      shape: Dual variables and features, `(n, d)`.
+      dtype: What comes back in.
+      interrupted: Whether Ctrl-C has ended a solve: later ones only certify where they would start.
+    """
+
+    def __init__(self, streamed: StreamedRows, sides: Sides | None, as_numpy: bool, bar: Bar) -> None:
+        self._streamed, self._sides, self._bar = streamed, sides, bar
+        self.shape = streamed.num_duals(streamed.num_rows), streamed.layout.num_features
+        self.dtype = np.dtype(np.float64) if as_numpy else jax.dtypes.canonicalize_dtype(streamed.layout.dtype)
+        self.interrupted = False
+
+    def solve(self, config: Config, l2: float, start: Start, limits: Limits) -> Answer:
+        """The answer in NumPy arrays."""
+        task = self._task(config, l2)
+        state, stop = StreamState(nothing(task.problem), self._bar), Stop(limits.tol, limits.max_steps)
+        certify = partial(_certify, task, state)
+        try:
+            found = self._certified_start(task, start, state) if self.interrupted else None
+            found = found or _search(task, stop, state, start, certify) or certify()
+        except KeyboardInterrupt:
+            if limits.on_interrupt == "raise":
+                raise
+            self.interrupted = True
+            found = certify()
+        if not np.isfinite(found.primal):
+            raise ValueError("The objective overflows float64: scale the features down, or change l2.")
+        status = Status.STEP_LIMIT if self.interrupted or state.steps >= stop.max_steps else Status.STALLED
+        if found.gap <= stop.tol * max(abs(found.primal), FLOOR):
+            status = Status.CONVERGED
+        w, b, dual = found.point
+        primal, lower, gap = map(self.dtype.type, (found.primal, found.primal - found.gap, found.gap))
+        return Answer(w, b, dual, primal, lower, gap, np.int32(state.steps), np.int32(status))
+
+    def gap(self, config: Config, l2: float, start: Start) -> float:
+        """The objective at the parameters minus a dual value: that of a dual as it is, or of one that is solved for."""
+        task = self._task(config, l2)
+        state, alpha = StreamState(nothing(task.problem), self._bar), start.dual
+        if alpha is None:
+            _search(task, Stop(_BOUND_TOL, _BOUND_STEPS), state, start, lambda: None)
+            alpha = _dual_of(task, state.best)
+        return certified(config, task.problem, Point(start.w, start.b, alpha), state).gap
+
+    def _task(self, config: Config, l2: float) -> _Task:
+        return _Task(config, _problem(config, self._streamed, self._sides, l2), self.dtype)
+
+    def _certified_start(self, task: _Task, start: Start, state: StreamState) -> Certified:
+        point = Point(*(leaf.astype(self.dtype) for leaf in (start.w, start.b, start.dual)))
+        return certified(task.config, task.problem, point, state)
+
+
+@contextmanager
+def opened(source: Source, as_numpy: bool, progress: bool | None, tol: float) -> Iterator[Stream]:
+    """The rows of a memory-mapped `x`, or of blocks; a bar that shows every pass is closed at the end."""
+    bar = Bar(progress, tol)
     try:
-        streamed = first_pass(pieces_of(x, y, sample_weight), bar.tick)
-        bar.begin(streamed.num_blocks)
-        dtype = np.dtype(np.float64) if options.as_numpy else jax.dtypes.canonicalize_dtype(streamed.layout.dtype)
-        # A value that overflows is never better than another, and is refused at the end.
-        with np.errstate(over="ignore", invalid="ignore"):
-            problem = _problem(config, streamed, strength)
-            certified, otherwise, steps = _solve(config, problem, stop, dtype, bar, options.on_interrupt)
+        with one_blas_thread():
+            pieces = pieces_of(source.x, source.y, source.sample_weight, source.sides is not None)
+            streamed = first_pass(pieces, bar.tick)
+            bar.begin(streamed.num_blocks)
+            # A value that overflows is never better than another, and is refused at the end.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                yield Stream(streamed, source.sides, as_numpy, bar)
     finally:
         bar.close()
-    w, b, dual, values = certified
-    status = Status.CONVERGED if within(values, stop.tol) else otherwise
-    primal, lower, gap = (dtype.type(value) for value in (values.primal, values.dual, values.gap))
-    return Answer(w, b, dual, primal, lower, gap, np.int32(steps), np.int32(status))
 
 
-def _stop_of(options: StreamOptions) -> Stop:
-    """When to stop, all options checked."""
-    if options.progress is not None:
-        flag("progress", options.progress)
-    given = host_array("max_steps", options.max_steps)
-    return Stop(
-        check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0),
-        host_integer("max_steps", given.item() if given.shape == () else given, at_least=1),
-    )
-
-
-def _problem(config: Config, streamed: StreamedRows, l2: float) -> StreamedProblem:
+def _problem(config: Config, streamed: StreamedRows, sides: Sides | None, l2: float) -> StreamedProblem:
     """The rows with what their blocks share: centred for a free bias, else turned to the direction of their mean."""
     d = streamed.layout.num_features
     # The centre is rounded to the precision in which it is subtracted from the features.
@@ -118,122 +162,160 @@ def _problem(config: Config, streamed: StreamedRows, l2: float) -> StreamedProbl
     direction = direction / max(np.abs(direction).max(), np.finfo(np.float64).tiny)
     normal = direction / max(np.linalg.norm(direction), np.finfo(np.float64).tiny)
     normal[0] += -1 if normal[0] < 0 else 1
-    coordinates = Coordinates(centre, normal, 2 * normal / (normal @ normal), *_sums(streamed))
-    return StreamedProblem(streamed, coordinates, penalty)
+    shift = 0.0
+    if sides is not None and config.intercept == "free":
+        shift = float(np.average(streamed.y, weights=streamed.weight))
+    scaled = 2 * normal / (normal @ normal)
+    coordinates = Coordinates(centre, normal, scaled, *_sums(streamed, sides), sides, shift)
+    at_zero, unit = value_at_zero(config, streamed, coordinates)
+    return StreamedProblem(streamed, coordinates, penalty, unit, at_zero)
 
 
-def _sums(streamed: StreamedRows) -> tuple[np.float64, np.float64, np.float64]:
-    """The last three fields of a frame."""
-    shares = 1 + (len(streamed.sign) - streamed.num_counted) * streamed.stand_in / streamed.total
-    return np.float64(streamed.total), np.float64(streamed.stand_in), np.float64(shares)
-
-
-def _solve(
-    config: Config, problem: StreamedProblem, stop: Stop, dtype: Any, bar: Bar, on_interrupt: OnInterrupt
-) -> tuple[_Certified, Status, int]:
-    """What was found, what to call it where it is not within `tol`, and the number of steps."""
-    state = StreamState(nothing(problem), bar)
-    certify = partial(_certify, config, problem, dtype, state)
-    try:
-        certified = _search(config, problem, stop, state, certify)
-    except KeyboardInterrupt:
-        if on_interrupt == "raise":
-            raise
-        return certify(), Status.STEP_LIMIT, state.steps
-    return certified, Status.STEP_LIMIT if state.steps >= stop.max_steps else Status.STALLED, state.steps
+def _sums(streamed: StreamedRows, sides: Sides | None) -> tuple[float, float, float]:
+    """The fields `total`, `stand_in` and `shares` of coordinates."""
+    shares = 1 + (streamed.num_rows - streamed.num_counted) * streamed.stand_in / streamed.total
+    return streamed.total, streamed.stand_in, shares * (1.0 if sides is None else sides.above + sides.below)
 
 
 def _search(
-    config: Config, problem: StreamedProblem, stop: Stop, state: StreamState, certify: Callable[[], _Certified]
-) -> _Certified:
+    task: _Task, stop: Stop, state: StreamState, start: Start, certify: Callable[[], Certified | None]
+) -> Certified | None:
     """Newton's method, then the interior point in float32 and in float64, until one is enough; certified in float64."""
-    z, width = np.zeros_like(problem.penalty), _FIRST_WIDTH
-    easy, passes = config.method == "auto", _COLD_PASSES
-    if easy and problem.streamed.sample is not None:
-        iterate, easy = _sampled(config, problem, stop)
-        z, width, passes = iterate.z, iterate.width, _WARM_PASSES
-    if easy:
-        newton_steps(config, problem, Iterate(z, width), stop, passes, state)
-        certified = certify()
+    config, problem, _ = task
+    z, warm = np.zeros_like(problem.penalty), bool(start.warm)
+    if warm:
+        z = _given(task, start, state)
         if state.is_over(stop):
-            return certified
-    for dtype, warm in ((jnp.float32, False), (jnp.float64, True), (jnp.float64, False)):
+            return None
+    found: Certified | None = None
+    iterate, passes = _first_iterate(task, z, warm, stop, state)
+    if passes:
+        newton_steps(config, problem, iterate, stop, passes, state)
+        found = certify()
+        if state.is_over(stop) or config.method == "newton":
+            return found
+    for dtype, from_best in ((np.float32, warm), (np.float64, True), (np.float64, False)):
         kernel_config = KernelConfig(config.squared, config.intercept, dtype)
         values = state.best.values
         reached = values.gap / max(abs(values.primal), FLOOR)
-        if dtype == jnp.float32 and reached < _FLOAT32_GAP:
+        if dtype == np.float32 and reached < _FLOAT32_GAP:
             continue
-        closeness = min(max(reached, _CLOSEST), 1.0) if warm else 1.0
-        start = state.best.z if warm else np.zeros_like(z)
-        make_steps(
-            problem, kernel_config, start, closeness, _FLOAT32_FLOOR if dtype == jnp.float32 else 0.0, stop, state
-        )
+        closeness = min(max(reached, _CLOSEST), 1.0) if from_best else 1.0
+        place = state.best.z if from_best else np.zeros_like(z)
+        floor = _FLOAT32_FLOOR if dtype == np.float32 else 0.0
+        make_steps(problem, kernel_config, place, closeness * problem.unit, floor, stop, state)
         # Where the gap is small enough in float64 but not after rounding to the caller's dtype, more steps do not help.
-        enough = dtype == jnp.float64 and state.is_over(stop)
-        certified = certify()
+        enough = dtype == np.float64 and state.is_over(stop)
+        found = certify()
         if enough or state.is_over(stop):
             break
-    return certified
+    return found
 
 
-def _sampled(config: Config, problem: StreamedProblem, stop: Stop) -> tuple[Iterate, bool]:
+def _first_iterate(task: _Task, z: NDArray, warm: bool, stop: Stop, state: StreamState) -> tuple[Iterate, int]:
+    """Where Newton's method begins, and how many passes it has: none where it is not to begin."""
+    config, problem, _ = task
+    width = _FIRST_WIDTH
+    if config.method == "interior_point":
+        return Iterate(z, width * problem.unit), 0
+    if warm:
+        values = state.best.values
+        width = min(max(_WIDTH_PER_GAP * values.gap / max(abs(values.primal), FLOOR), _LEAST_WIDTH), _FIRST_WIDTH)
+        return Iterate(z, width * problem.unit), _COLD_PASSES
+    if problem.streamed.sample is None:
+        return Iterate(z, width * problem.unit), _COLD_PASSES
+    iterate, easy = _sampled(task, stop)
+    return iterate, _WARM_PASSES if easy or config.method == "newton" else 0
+
+
+def _sampled(task: _Task, stop: Stop) -> tuple[Iterate, bool]:
     """The solution of a sample of the rows, and whether Newton's method found it easily."""
-    sample = problem.streamed.sample
+    config, problem, _ = task
+    sample, unit = problem.streamed.sample, problem.unit
     assert sample is not None
-    coordinates = Coordinates(*problem.coordinates[:3], *_sums(sample))
-    part = problem._replace(streamed=sample, coordinates=coordinates)
+    total, stand_in, shares = _sums(sample, problem.coordinates.sides)
+    coordinates = problem.coordinates._replace(total=total, stand_in=stand_in, shares=shares)
+    at_zero, _ = value_at_zero(config, sample, coordinates)
+    part = problem._replace(streamed=sample, coordinates=coordinates, at_zero=at_zero)
     state = StreamState(nothing(part))
     coarse = Stop(max(stop.tol, _SAMPLE_TOL), _COLD_PASSES)
-    iterate = newton_steps(
-        config, part, Iterate(np.zeros_like(problem.penalty), _FIRST_WIDTH), coarse, _COLD_PASSES, state
-    )
+    first = Iterate(np.zeros_like(problem.penalty), _FIRST_WIDTH * unit)
+    iterate = newton_steps(config, part, first, coarse, _COLD_PASSES, state)
     # The choice of the sample moves all scores by about this much.
-    width = max(iterate.width, float(np.sqrt(len(iterate.z) / sample.num_rows)))
+    width = max(iterate.width, unit * float(np.sqrt(len(iterate.z) / sample.num_rows)))
     return Iterate(state.best.z, width), within(state.best.values, coarse.tol)
 
 
-def _certify(config: Config, problem: StreamedProblem, dtype: Any, state: StreamState) -> _Certified:
-    """Rounded to the caller's dtype first, and both values in float64 for exactly what is returned: one more pass."""
-    streamed, coordinates, penalty = problem
-    size = streamed.layout.size
-    w, b, dual = _rounded(config, problem, dtype, state)
-    kernel_config = KernelConfig(config.squared, config.intercept, jnp.float64)
-
-    def certify(index: int, block: Block) -> Any:
-        return certified_sums(kernel_config, coordinates, block, w, b, dual[index * size : (index + 1) * size])
-
-    _, sums, _ = one_pass(streamed, certify, state)
-    point = w.astype(np.float64)
+def _given(task: _Task, start: Start, state: StreamState) -> NDArray:
+    """What a start is worth, found in one pass and kept; and its place in the coordinates of the work."""
+    config, problem, _ = task
+    coordinates, streamed = problem.coordinates, problem.streamed
+    z = np.asarray(start.w, np.float64)
     if config.intercept != "none":
-        # The last coordinate of every row is 1.
-        point = np.append(point, float(b))
-        sums = sums._replace(adjoint=np.column_stack([sums.adjoint, sums.sides * [1, -1]]))
-    values = values_of(kernel_config, penalty, point, sums)
-    if not np.isfinite(values.primal):
-        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    # Where rounding has spoilt a point, 0 is better: parameters of 0 have a value of 1, a dual of 0 one of 0.
-    if values.primal > 1:
-        w, b, values = np.zeros_like(w), np.zeros_like(b), values._replace(primal=1.0)
-    if not values.dual >= 0:
-        dual, values = np.zeros_like(dual), values._replace(dual=0.0)
+        z = np.append(z, start.b + z @ coordinates.centre - coordinates.shift)
+    if config.intercept != "free":
+        z = z - (coordinates.scaled @ z) * coordinates.normal
+    b = np.float64(0) if config.intercept == "none" else start.b
+    found = certified(config, problem, Point(start.w, b, start.dual), state)
+    alpha = None
+    if start.dual is not None:
+        alpha = [_in_box(task, start.dual, block) for block in range(streamed.num_blocks)]
+    lower, values = found.primal - found.gap, state.best.values
+    if found.primal < values.primal:
+        state.best = state.best._replace(z=z, values=state.best.values._replace(primal=found.primal))
+    if lower > values.dual and alpha is not None:
+        kept = state.best.values._replace(dual=lower, ratio=found.ratio)
+        state.best = state.best._replace(alpha=alpha, values=kept)
+    return z
+
+
+def _in_box(task: _Task, dual: NDArray, block: int) -> NDArray:
+    """The dual variables of a block, which may be those of a problem with other weights."""
+    streamed = task.problem.streamed
+    _, _, c = targets_of(task.problem.coordinates, *streamed.targets_of(block))
+    return in_box(task.config.squared, streamed.pieces.real, c, dual[streamed.duals_of(block)])
+
+
+def _certify(task: _Task, state: StreamState) -> Certified:
+    """Rounded to the caller's dtype first, and both values in float64 for exactly what is returned: one more pass."""
+    config, problem, dtype = task
+    found = certified(config, problem, _rounded(task, state.best), state)
+    point, primal, gap = found.point, found.primal, found.gap
+    # Where rounding has spoilt a point, 0 is better; its objective follows from the targets alone.
+    b = np.asarray(0 if config.intercept == "none" else problem.coordinates.shift, dtype)
+    at_zero, _ = value_at_zero(config, problem.streamed, problem.coordinates._replace(shift=float(b)))
+    if primal > at_zero:
+        point, gap, primal = point._replace(w=np.zeros_like(point.w), b=b), gap - (primal - at_zero), at_zero
+    if gap > primal:
+        point, gap = point._replace(dual=np.zeros_like(point.dual)), primal
     # The values that lower precision believed are replaced by those of float64.
-    state.best = state.best._replace(values=state.best.values._replace(primal=values.primal, dual=values.dual))
-    return _Certified(w, b, dual[: streamed.num_rows], values)
+    values = state.best.values._replace(primal=primal, dual=primal - gap)
+    state.best = state.best._replace(values=values)
+    return found._replace(point=point, primal=primal, gap=max(gap, 0.0))
 
 
-def _rounded(
-    config: Config, problem: StreamedProblem, dtype: Any, state: StreamState
-) -> tuple[NDArray, NDArray, NDArray]:
+def _rounded(task: _Task, best: Best) -> Point:
     """The best parameters and dual in the caller's dtype."""
-    (streamed, coordinates, _), best = problem, state.best
-    d, size = streamed.layout.num_features, streamed.layout.size
+    config, problem, dtype = task
+    streamed, coordinates = problem.streamed, problem.coordinates
+    d = streamed.layout.num_features
     z = best.z if config.intercept == "free" else best.z - (coordinates.scaled @ best.z) * coordinates.normal
     w = z[:d].astype(dtype)
-    b = np.asarray(0 if config.intercept == "none" else z[d] - w.astype(np.float64) @ coordinates.centre, dtype)
-    dual = np.zeros(len(streamed.sign), dtype)
-    for index, alpha in enumerate(best.alpha or []):
-        rows = slice(index * size, (index + 1) * size)
-        dual[rows] = np.where(streamed.sign[rows] > 0, *best.values.ratio) * np.asarray(alpha)
-    if streamed.weight is not None:
-        dual[streamed.weight == 0] = 0
-    return w, b, dual
+    b = np.zeros((), dtype)
+    if config.intercept != "none":
+        b = np.asarray(z[d] - w.astype(np.float64) @ coordinates.centre + coordinates.shift, dtype)
+    return Point(w, b, _dual_of(task, best))
+
+
+def _dual_of(task: _Task, best: Best) -> NDArray:
+    """The best dual, balanced, in the caller's dtype."""
+    streamed = task.problem.streamed
+    dual = np.zeros(streamed.num_duals(streamed.num_rows), task.dtype)
+    for block, alpha in enumerate(best.alpha or []):
+        y, weight = streamed.targets_of(block)
+        heavy = np.tile([True, False], len(y)) if streamed.pieces.real else y > 0
+        balanced = np.where(heavy, *best.values.ratio) * alpha
+        if weight is not None:
+            balanced[np.repeat(weight == 0, streamed.num_duals(1))] = 0
+        dual[streamed.duals_of(block)] = balanced
+    return dual
