@@ -85,7 +85,9 @@ def _check_optimal(arguments: Arguments, model: Any) -> str:
         loss = pp(1 - target * scores) if hasattr(model, "classes_") else pp(abs(target - scores) - model.epsilon)
         loss = loss**2 if model.loss.startswith("squared") else loss
         norm = w @ w + (b * b if model.fit_intercept == "regularized" else 0)
-        return (c * loss).sum() + model.l2_ / 2 * norm
+        # The joint machine of two classes has weights -w / 2 and w / 2.
+        share = 1.0 if getattr(model, "multi_class", "ovr") == "ovr" else 0.5
+        return (c * loss).sum() + share * model.l2_ / 2 * norm
 
     w, b = np.ravel(model.coef_), float(np.ravel(model.intercept_)[0])
     reached = objective(w, b)

@@ -59,17 +59,10 @@ class Solver:
     def grid(self, train: NDArray, l2: NDArray) -> tuple[Grid, bool]:
         """All of `l2` `(num_l2, folds)`, from the strongest down; and whether Ctrl-C ended it."""
         count, folds = len(self.problems.sign), len(train)
-        grid = self._nothing(len(l2), count * folds)
+        grid = unsolved_grid(len(l2), (count * folds,), self.problems.x.shape[1])
         order = np.argsort(-l2.max(axis=1), kind="stable")
         problem, fold = np.divmod(np.arange(count * folds), folds)
-        bar = tqdm(
-            total=len(l2) * count * folds,
-            desc="sweep",
-            unit="problem",
-            delay=_LONG,
-            disable=None if self.options.progress is None else not self.options.progress,
-        )
-        with bar:
+        with grid_bar(len(l2) * count * folds, self.options.progress) as bar:
             try:
                 for chunk in self._chunks(count * folds):
                     sign = self.problems.sign[problem[chunk]]
@@ -104,15 +97,23 @@ class Solver:
         numbers = np.minimum(np.arange(-(-count // self.at_once) * self.at_once), count - 1)
         return list(numbers.reshape(-1, self.at_once))
 
-    def _nothing(self, strengths: int, batch: int) -> Grid:
-        shape = strengths, batch
-        return Grid(
-            w=np.zeros((*shape, self.problems.x.shape[1])),
-            b=np.zeros(shape),
-            gap=np.ones(shape),
-            steps=np.zeros(shape, np.int32),
-            status=np.full(shape, Status.STEP_LIMIT, np.int32),
-        )
+
+def unsolved_grid(strengths: int, problems: tuple[int, ...], num_features: int) -> Grid:
+    """The grid before its first problem is solved."""
+    shape = strengths, *problems
+    return Grid(
+        w=np.zeros((*shape, num_features)),
+        b=np.zeros(shape),
+        gap=np.ones(shape),
+        steps=np.zeros(shape, np.int32),
+        status=np.full(shape, Status.STEP_LIMIT, np.int32),
+    )
+
+
+def grid_bar(total: int, progress: bool | None) -> Any:
+    """A bar that counts solved problems; None draws it where it takes long and stderr is a terminal."""
+    disable = None if progress is None else not progress
+    return tqdm(total=total, desc="sweep", unit="problem", delay=_LONG, disable=disable)
 
 
 def _fields(answer: Answer) -> tuple[Any, ...]:

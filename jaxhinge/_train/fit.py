@@ -53,7 +53,7 @@ class FitResult(NamedTuple):
       params: `LinearParams`; the average of the iterates where that was asked for.
       history: Per epoch; `history.loss[-1]` is `jaxhinge.loss` of `params`, up to rounding.
       stopped_early: Whether `tol` ended the run before its last epoch.
-      certificate: Computes `gap`; it keeps a reference to the data.
+      certificate: Computes `gap`; it keeps a reference to the data, and is pickled with them.
       interrupted: Whether Ctrl-C ended the run (with `on_interrupt="return"`).
     """
 
@@ -209,7 +209,7 @@ def fit(
     found = carry.state.params if average_from is None else carry.mean
     stopped = tol is not None and int(carry.stale) >= patience
     history = History(np.asarray(carry.history)[: int(carry.epoch)])
-    certificate = functools.cache(
+    certificate = _Certificate(
         functools.partial(_gap, found, x, y, l2, sample_weight, regularize_bias, loss_fn, loss_options)
     )
     return FitResult(found, history, stopped, certificate, interrupted)
@@ -233,6 +233,19 @@ def _fit_stream(x: Any, y: Any, sample_weight: Any, batch_size: int | None, key:
         options = options._replace(num_classes=classes)
     found, history, stale = fit_stream(source, options)
     return FitResult(found, History(history), stale, _no_gap)
+
+
+class _Certificate:
+    """A gap that is computed when it is first asked for, and kept. Unlike a closure, it can be pickled."""
+
+    def __init__(self, compute: Callable[[], float]) -> None:
+        self._compute = compute
+        self._gap: float | None = None
+
+    def __call__(self) -> float:
+        if self._gap is None:
+            self._gap = self._compute()
+        return self._gap
 
 
 def _no_gap() -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.linear_model._base import LinearClassifierMixin
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
@@ -15,14 +14,38 @@ from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Loss, Solution, solve
 from jaxhinge._solve.polish import Hinges
-from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, solve_exactly, warn_unless_converged
+from jaxhinge.sklearn._common import (
+    NO_PROBABILITIES,
+    Intercept,
+    Signposts,
+    dense,
+    is_free,
+    l2_of,
+    solve_exactly,
+    warn_unless_converged,
+)
+from jaxhinge.sklearn._multiclass import (
+    MultiClass,
+    binary_share,
+    check_multi_class,
+    is_joint,
+    signs_of,
+    solve_jointly,
+)
 
 ClassWeight = dict[Any, float] | Literal["balanced"] | None
 
 
-class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, BaseEstimator):  # type: ignore[misc]
     """A linear hinge classifier: its data, and its one or several solves."""
 
+    _not_here: ClassVar[dict[str, str]] = {
+        **Signposts._not_here,
+        "predict_proba": NO_PROBABILITIES,
+        "predict_log_proba": NO_PROBABILITIES,
+    }
+    # An estimator that was pickled by version 0.1 has no such parameter.
+    multi_class: MultiClass = "ovr"
     loss: Loss
     class_weight: ClassWeight
     fit_intercept: Intercept
@@ -59,24 +82,20 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             of_class = weight.sum() / (len(self.classes_) * np.bincount(labels, weights=weight))
         else:
-            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[labels])
-        if not (of_class > 0).all():
-            raise ValueError(
-                f"class_weight must be above 0 for every class; got {self.class_weight!r}. Leave out the rows of any "
-                "class that should not count."
-            )
+            of_class = class_weights(self.class_weight, self.classes_)
         return np.asarray(weight * of_class[labels])
 
-    def _signs(self, labels: NDArray) -> NDArray:
-        """Targets -1 and +1 `(1, n)` of the second of two classes, or `(k, n)` of each class against the rest."""
-        positive = np.arange(len(self.classes_)) if len(self.classes_) > 2 else np.array([1])
-        return np.where(labels == positive[:, None], 1.0, -1.0)
-
     def _solve(self, x: NDArray, labels: NDArray, weight: NDArray, l2: float) -> list[Solution]:
-        """Solve for each class against the rest, or the two classes against each other; set what was fitted."""
-        solutions = [self._solve_one(x, y, weight, l2) for y in self._signs(labels)]
-        self.coef_ = np.stack([solution.params.w for solution in solutions])
-        self.intercept_ = np.array([solution.params.b for solution in solutions])
+        """Solve for all classes, each class against the rest, or two against each other; set what was fitted."""
+        solutions: list[Any]
+        if is_joint(self):
+            solutions = [solve_jointly(self, x, labels, weight, l2, self.tol)]
+            self.coef_, self.intercept_ = np.ascontiguousarray(solutions[0].params.w.T), solutions[0].params.b
+        else:
+            share = binary_share(self)
+            solutions = [self._solve_one(x, y, weight, share * l2) for y in signs_of(self, labels)]
+            self.coef_ = np.stack([solution.params.w for solution in solutions])
+            self.intercept_ = np.array([solution.params.b for solution in solutions])
         self.n_iter_ = max(int(solution.steps) for solution in solutions)
         self.dual_gap_ = float(sum(solution.gap for solution in solutions))
         self.l2_ = l2
@@ -109,6 +128,35 @@ class HingeClassifierBase(LinearClassifierMixin, BaseEstimator):  # type: ignore
         return solve_exactly(solve_to, hinges, self.fit_intercept, self.tol)
 
 
+def class_weights(class_weight: Any, classes: NDArray) -> NDArray:
+    """The weight of each class, 1 for those left out; keys that are no class are refused."""
+    if class_weight is None:
+        return np.ones(len(classes))
+    if not isinstance(class_weight, dict):
+        raise TypeError(
+            'class_weight must be None, "balanced" or a dictionary from classes to weights, such as '
+            f"{{{classes.tolist()[0]!r}: 2.0}}; got {class_weight!r}."
+        )
+    known = classes.tolist()
+    unknown = [key for key in class_weight if key not in known]
+    if unknown:
+        kinds = " and ".join(sorted({type(key).__name__ for key in class_weight}))
+        mend = "Leave those out that are no class."
+        if all(isinstance(key, str) for key in unknown) and classes.dtype.kind in "iuf":
+            mend = "Keys that come from JSON are strings: {int(key): weight for key, weight in class_weight.items()}."
+        raise ValueError(
+            f"class_weight has the keys {list(class_weight)} ({kinds}), of which {unknown} are no class: the classes "
+            f"are {known} ({type(known[0]).__name__}). {mend}"
+        )
+    of_class = np.array([class_weight.get(label, 1.0) for label in known], np.float64)
+    if not (of_class > 0).all():
+        raise ValueError(
+            f"class_weight must be above 0 for every class; got {class_weight!r}. Leave out the rows of any class that "
+            "should not count."
+        )
+    return of_class
+
+
 class HingeClassifier(HingeClassifierBase):
     r"""A linear support vector machine, solved to a certified duality gap.
 
@@ -117,8 +165,8 @@ class HingeClassifier(HingeClassifierBase):
         c_i = \mathrm{weight}_i / \textstyle\sum \mathrm{weight}, \quad l2 = 1 / (C \textstyle\sum \mathrm{weight})
 
     the minimiser of LIBLINEAR's and LIBSVM's objective for the same `C`, by `jaxhinge.solve`. More than two classes
-    are solved one against the rest. A weight of 2 is the same as a row given twice. Where a free intercept is not
-    unique, it is the middle of the optimal ones.
+    are solved one against the rest, or jointly (`multi_class`). A weight of 2 is the same as a row given twice. Where
+    a free intercept is not unique, it is the middle of the optimal ones.
 
     Parameters
     ----------
@@ -129,6 +177,12 @@ class HingeClassifier(HingeClassifierBase):
         The strength of regularisation in the units of `jaxhinge.loss`: `l2 = 1 / (C * sum(weights))`.
     loss : {"hinge", "squared_hinge"}, default="hinge"
         The hinge, or its square.
+    multi_class : {"ovr", "crammer_singer", "weston_watkins"}, default="ovr"
+        With more than two classes: "ovr" for a machine of each class against the rest, or one joint machine with the
+        loss `max(0, max_{j != y} 1 + s_j - s_y)` ("crammer_singer") or `sum_{j != y} max(0, 1 + s_j - s_y)`
+        ("weston_watkins") of its scores `s_j = x . w_j + b_j`, in place of the hinge, and the norm of all `w_j`. A
+        joint machine finds a class that lies between others, which no line divides from the rest. Of two classes,
+        `coef_` is `w_1 - w_0`, as in `LinearSVC(multi_class="crammer_singer")`: the binary machine of `l2 / 2`.
     class_weight : dict or "balanced", default=None
         A weight for each class, to multiply the weights of its rows; classes left out have 1. "balanced" gives all
         classes the same total weight.
@@ -164,12 +218,13 @@ class HingeClassifier(HingeClassifierBase):
     See Also
     --------
     HingeClassifierCV : Chooses `C` by cross-validation.
-    jaxhinge.solve : The function behind it.
+    jaxhinge.solve, jaxhinge.solve_multiclass : The functions behind it.
 
     References
     ----------
     Boyd and Vandenberghe, Convex Optimization, 2004, chapter 5; Ferris and Munson, Interior-point methods for massive
-    support vector machines, 2002.
+    support vector machines, 2002; Crammer and Singer, On the algorithmic implementation of multiclass kernel-based
+    vector machines, 2001; Weston and Watkins, Support vector machines for multi-class pattern recognition, 1999.
 
     Examples
     --------
@@ -187,6 +242,7 @@ class HingeClassifier(HingeClassifierBase):
         *,
         l2: float | None = None,
         loss: Loss = "hinge",
+        multi_class: MultiClass = "ovr",
         class_weight: ClassWeight = None,
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
@@ -196,6 +252,7 @@ class HingeClassifier(HingeClassifierBase):
         self.C = C
         self.l2 = l2
         self.loss = loss
+        self.multi_class = multi_class
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept
         self.tol = tol
@@ -222,9 +279,10 @@ class HingeClassifier(HingeClassifierBase):
         Raises
         ------
         ValueError
-            For what `jaxhinge.solve` refuses, both of `C` and `l2`, a class without weight, and sparse features beyond
-            `memory_budget`.
+            For what `jaxhinge.solve` refuses, both of `C` and `l2`, a joint machine with `loss="squared_hinge"`, a
+            class without weight, a key of `class_weight` that is no class, and sparse features beyond `memory_budget`.
         """
+        check_multi_class(self.multi_class, self.loss)
         x, labels, weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, weight)
         solutions = self._solve(x, labels, weight, l2_of(self.C, self.l2, float(np.sum(weight))))

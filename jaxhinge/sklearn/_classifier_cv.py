@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import check_cv
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
-from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.arrays import NDArray, flag
 from jaxhinge._base.values import host_integer
 from jaxhinge._solve.binary import Loss
 from jaxhinge._solve.gap import duality_gap
@@ -18,15 +20,28 @@ from jaxhinge._sweep.sweep import Select, check_select, chosen_strength
 from jaxhinge.sklearn._classifier import ClassWeight, HingeClassifierBase
 from jaxhinge.sklearn._common import Intercept, check_C, warn_unless_converged
 from jaxhinge.sklearn._cross_validation import scorer_of, solve_folds, warn_of_folds
+from jaxhinge.sklearn._multiclass import (
+    MultiClass,
+    binary_share,
+    check_multi_class,
+    gap_of_joint,
+    is_joint,
+    signs_of,
+)
+from jaxhinge.sklearn._probability import check_held_out_classes, fit_sigmoids, log_probabilities, score_noise
+
+
+def _gives_probabilities(model: Any) -> bool:
+    return bool(model.probability)
 
 
 class HingeClassifierCV(HingeClassifierBase):
     """A linear support vector machine that chooses its `C` by cross-validation, every fold solved to a duality gap.
 
     It stands for `GridSearchCV(LinearSVC(loss="hinge"), {"C": Cs})` in the manner of `LogisticRegressionCV`. All
-    strengths, folds and classes are solved as batches over the same rows, as in `jaxhinge.sweep`; then the best `C` is
-    solved on all rows, as by `HingeClassifier`. `C` means the same in every fold: its `l2` is `1 / (C * sum(weights))`
-    of the rows that train.
+    strengths, folds and classes are solved as batches over the same rows, as in `jaxhinge.sweep` (joint machines one
+    after the other, each from its neighbour in `C`); then the best `C` is solved on all rows, as by `HingeClassifier`.
+    `C` means the same in every fold: its `l2` is `1 / (C * sum(weights))` of the rows that train.
 
     Parameters
     ----------
@@ -35,19 +50,24 @@ class HingeClassifierCV(HingeClassifierBase):
         logarithmic scale.
     cv : int, splitter or iterable, default=None
         How the rows are split: so many stratified folds, a scikit-learn splitter, or pairs of row numbers (train,
-        test). None means 5 folds.
+        test). None means 5 folds, or fewer where no class has 5 rows.
     scoring : str or callable, default=None
         None or "accuracy"; "balanced_accuracy"; "roc_auc" (of several classes, the mean of each against the rest);
-        "hinge", minus the mean hinge loss; the name of any other scikit-learn scorer, or a callable
-        `scorer(estimator, X, y)`, which is also given `sample_weight=` where there are sample weights.
+        "hinge", minus the mean loss of the machine; the name of any other scikit-learn scorer, or a callable
+        `scorer(estimator, X, y)`. Sample weights reach those that have a parameter `sample_weight`.
     select : {"mean", "one_standard_error"}, default="mean"
         Choose the best mean score, the smallest `C` among equals; or the smallest `C` whose mean score is within one
         standard error of the best.
     refit : bool, default=True
         Whether to solve once more, on all rows, with the best `C`. Otherwise the weights and intercepts of the folds
         are averaged.
+    probability : bool, default=False
+        Whether to fit a sigmoid to the scores of the rows held out, with the chosen `C`, for `predict_proba`; with more
+        than two classes one for each against the rest, normalised. It takes no further solve.
     loss : {"hinge", "squared_hinge"}, default="hinge"
         The hinge, or its square.
+    multi_class : {"ovr", "crammer_singer", "weston_watkins"}, default="ovr"
+        As for `HingeClassifier`: each class against the rest, or one joint machine.
     class_weight : dict or "balanced", default=None
         A weight for each class, to multiply the weights of its rows; classes left out have 1. "balanced" gives all
         classes the same total weight, over all rows. Scores are not weighted by it.
@@ -74,7 +94,7 @@ class HingeClassifierCV(HingeClassifierBase):
     best_score_ : float
         The mean score of `C_`.
     fold_gaps_ : ndarray of shape (n_folds, n_Cs)
-        The duality gap of each problem, the sum over classes.
+        The duality gap of each problem; of one against the rest, the sum over classes.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
         The weights, float64; for two classes those of `classes_[1]`.
     intercept_ : ndarray of shape (1,) or (n_classes,)
@@ -88,6 +108,9 @@ class HingeClassifierCV(HingeClassifierBase):
         The steps that were made by the last solve, the most for any class; without a refit, for any fold.
     l2_ : float
         The `l2` of `C_` on all rows.
+    probA_, probB_ : ndarrays of shape (1,) or (n_classes,)
+        With `probability=True`: the probability of a class is `1 / (1 + exp(probA_ * score + probB_))`, before it is
+        normalised.
     n_features_in_ : int
         The number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -100,7 +123,9 @@ class HingeClassifierCV(HingeClassifierBase):
 
     References
     ----------
-    Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, chapter 7.
+    Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, chapter 7; Platt, Probabilistic outputs
+    for support vector machines, 1999; Lin, Lin and Weng, A note on Platt's probabilistic outputs for support vector
+    machines, 2007.
 
     Examples
     --------
@@ -112,6 +137,9 @@ class HingeClassifierCV(HingeClassifierBase):
     ((3, 3), True, True)
     """
 
+    # An estimator that was pickled by version 0.1 has no such parameter.
+    probability: bool = False
+
     def __init__(
         self,
         Cs: Any = 10,
@@ -120,7 +148,9 @@ class HingeClassifierCV(HingeClassifierBase):
         scoring: Any = None,
         select: Select = "mean",
         refit: bool = True,
+        probability: bool = False,
         loss: Loss = "hinge",
+        multi_class: MultiClass = "ovr",
         class_weight: ClassWeight = None,
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
@@ -133,7 +163,9 @@ class HingeClassifierCV(HingeClassifierBase):
         self.scoring = scoring
         self.select = select
         self.refit = refit
+        self.probability = probability
         self.loss = loss
+        self.multi_class = multi_class
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept
         self.tol = tol
@@ -164,21 +196,24 @@ class HingeClassifierCV(HingeClassifierBase):
         ------
         ValueError
             For what `HingeClassifier` and `jaxhinge.sweep` refuse, before any work starts: a fold that trains without
-            a class, a `C` that is not above 0, data beyond `memory_budget`.
+            a class, a `C` that is not above 0, data beyond `memory_budget`; with `probability=True`, folds that never
+            hold a class out.
         """
+        check_multi_class(self.multi_class, self.loss)
         x, labels, score_weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, score_weight)
         self.Cs_ = self._strengths()
         targets = self.classes_[labels]
-        pairs = check_cv(self.cv, targets, classifier=True).split(x, targets, groups)
+        pairs = check_cv(self._folds(labels), targets, classifier=True).split(x, targets, groups)
         splits = make_folds(list(pairs), x, targets, weight, 0)
         check_select(self.select, len(splits.train))
         check_held_out(self.scoring, targets, score_weight, splits.held_out)
+        if flag("probability", self.probability):
+            check_held_out_classes(self.classes_, labels, score_weight, splits.held_out)
         weighted = sample_weight is not None
-        scorer = scorer_of(self.scoring, self.classes_, x, labels, score_weight, splits.held_out, weighted=weighted)
+        scorer = scorer_of(self, self.scoring, x, labels, score_weight, splits.held_out, weighted=weighted)
 
-        signs, progress = self._signs(labels), bool(self.verbose)
-        grid = solve_folds(self, self.Cs_, x, signs, weight, splits.train, progress=progress)
+        grid = solve_folds(self, self.Cs_, x, labels, weight, splits.train, progress=bool(self.verbose))
         folds, strengths = range(len(splits.train)), range(len(self.Cs_))
         scores = [[scorer(fold, grid.w[row, :, fold], grid.b[row, :, fold]) for row in strengths] for fold in folds]
         self.scores_, self.fold_gaps_ = np.array(scores), grid.gap.sum(axis=1).T
@@ -189,7 +224,74 @@ class HingeClassifierCV(HingeClassifierBase):
             warn_unless_converged(self, self._solve(x, labels, weight, 1 / (self.C_ * weight.sum())), self.tol)
         else:
             self._average(x, labels, weight, grid, best)
+        self._fit_sigmoids(x, labels, score_weight, splits.held_out, Grid(*(leaf[best] for leaf in grid)))
         return self
+
+    @available_if(_gives_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> NDArray:
+        """The probability of each class, by the sigmoids of the scores.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The features.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Rows with the sum 1, in the order of `classes_`. `predict` goes by the scores: where two probabilities are
+            near each other, the larger need not be that of its class.
+
+        Raises
+        ------
+        AttributeError
+            Without `probability=True`.
+        """
+        return np.asarray(np.exp(self.predict_log_proba(X)))
+
+    @available_if(_gives_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> NDArray:
+        """The logarithms of `predict_proba`, finite where a probability is too small for a number.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The features.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+
+        Raises
+        ------
+        AttributeError
+            Without `probability=True`.
+        """
+        check_is_fitted(self, "probA_", msg="This %(name)s was not fitted with probability=True: call fit.")
+        return log_probabilities(self.decision_function(X), self.probA_, self.probB_)
+
+    def _fit_sigmoids(self, x: NDArray, labels: NDArray, weight: NDArray, held_out: NDArray, folds: Grid) -> None:
+        """The sigmoids, from the scores of the `folds` of one `C` on the rows held out; without `probability`, none.
+
+        A row that several folds hold out counts once in all. Class weights train, but do not count: the probabilities
+        are those of the rows as they were given.
+        """
+        for name in ("probA_", "probB_"):
+            self.__dict__.pop(name, None)
+        if not self.probability:
+            return
+        row = np.nonzero(held_out)[1]
+        w, b, gap = folds.w, folds.b, folds.gap.max(axis=1)
+        scores = np.concatenate([x[rows] @ w[:, i].T + b[:, i] for i, rows in enumerate(held_out)])
+        share = weight / np.maximum(held_out.sum(axis=0), 1)
+        # The folds have a larger l2 than all rows, so that this is their noise or a little more.
+        noise = np.broadcast_to(score_noise(x, gap, binary_share(self) * self.l2_), len(w))
+        self.probA_, self.probB_ = fit_sigmoids(scores, labels[row], share[row], noise)
+
+    def _folds(self, labels: NDArray) -> Any:
+        """`cv`, and in place of None the number of folds: where no class has 5 rows, as many as the largest has."""
+        return int(np.clip(np.bincount(labels).max(), 2, 5)) if self.cv is None else self.cv
 
     def _strengths(self) -> NDArray:
         if np.ndim(self.Cs) == 0:
@@ -211,17 +313,20 @@ class HingeClassifierCV(HingeClassifierBase):
         self.coef_, self.intercept_ = grid.w[best].mean(axis=1), grid.b[best].mean(axis=1)
         self.n_iter_ = int(grid.steps[best].max())
         self.l2_ = 1 / (self.C_ * weight.sum())
+        if is_joint(self):
+            self.dual_gap_ = gap_of_joint(self, x, labels, weight)
+            return
         self.dual_gap_ = float(
             sum(
                 duality_gap(
                     (w, b),
                     x,
                     y,
-                    l2=self.l2_,
+                    l2=binary_share(self) * self.l2_,
                     sample_weight=weight,
                     fit_intercept=self.fit_intercept,
                     loss=self.loss,
                 )
-                for w, b, y in zip(self.coef_, self.intercept_, self._signs(labels), strict=True)
+                for w, b, y in zip(self.coef_, self.intercept_, signs_of(self, labels), strict=True)
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy import sparse
@@ -21,8 +21,8 @@ Intercept = bool | Literal["regularized"]
 
 # `_ROUGH`: the relative gap of the first solve, from which polishing mostly finds the exact solution.
 _ROUGH = 1e-4
-# `_FINE`: where it does not, a second solve aims for this share of the tolerance.
-_FINE = 1e-2
+# `FINE`: where it does not, a second solve aims for this share of the tolerance.
+FINE = 1e-2
 # Problems of at most so many rows and features are solved to the tolerance of the estimator in every fold, too.
 _FEW_ROWS, _FEW_FEATURES = 512, 32
 # The solver and its caller hold so many copies of the features, in numbers of 8 bytes.
@@ -33,6 +33,28 @@ _ADVICE = {
     Status.STALLED: "Float64 allows no smaller gap here: scale the features (StandardScaler), regularise more, "
     "or accept the gap with a larger tol.",
 }
+
+
+_NO_PARTIAL_FIT = (
+    "{name} is solved on all rows at once, to a proof of how good it is, so that it has no partial_fit. For rows that "
+    "come in batches: jaxhinge.fit(batches, l2=...), or jaxhinge.make_train_step in a loop of your own."
+)
+NO_PROBABILITIES = (
+    "{name} has scores (decision_function), and no probabilities. jaxhinge.sklearn.HingeClassifierCV(probability=True) "
+    "makes them of its out-of-fold scores; sklearn.calibration.CalibratedClassifierCV({name}(...)) by fits of its own."
+)
+
+
+class Signposts:
+    """Attributes that users of scikit-learn look for and that are not there: the error says what there is instead."""
+
+    _not_here: ClassVar[dict[str, str]] = {"partial_fit": _NO_PARTIAL_FIT}
+
+    def __getattr__(self, name: str) -> Any:
+        owner = type(self).__name__
+        advice = self._not_here.get(name)
+        message = f"{owner!r} object has no attribute {name!r}" if advice is None else advice.format(name=owner)
+        raise AttributeError(message, name=name, obj=self)
 
 
 def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
@@ -96,7 +118,7 @@ def solve_exactly(
     steps = rough.steps
     # A start from the rough solution may end with rows on the margin to the last digit; one from 0 ends inside of it.
     for init in (rough, None):
-        fine = solve_to(_FINE * tol, init)
+        fine = solve_to(FINE * tol, init)
         steps = steps + fine.steps
         solution = _polished(hinges, fine, fit_intercept, tol).solution
         if solution.status != Status.STALLED:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 
@@ -17,9 +19,10 @@ from jaxhinge._methods.problem import Status
 from jaxhinge._solve.given import config_of
 from jaxhinge._solve.polish import middle_bias
 from jaxhinge._sweep.grid import Grid, Options, Problems, Solver
-from jaxhinge._sweep.scores import METRICS
+from jaxhinge._sweep.scores import METRICS, Metric
 from jaxhinge.sklearn._classifier import HingeClassifier, HingeClassifierBase
 from jaxhinge.sklearn._common import is_free, is_small
+from jaxhinge.sklearn._multiclass import binary_share, is_joint, mean_loss, signs_of, solve_folds_jointly
 
 # Folds of all but small problems are solved to this relative gap: their scores do not change beyond it.
 _FOLD_TOL = 1e-4
@@ -32,30 +35,33 @@ def solve_folds(
     model: HingeClassifierBase,
     Cs: NDArray,
     x: NDArray,
-    signs: NDArray,
+    labels: NDArray,
     weight: NDArray,
     train: NDArray,
     *,
     progress: bool,
 ) -> Grid:
-    """Every strength, problem and fold solved, each with the middle of its optimal biases.
+    """Every strength, problem and fold solved; those of one class against the rest with the middle of their biases.
 
     Args:
       model: What was asked for.
       Cs: The strengths.
       x: `(n, d)`.
-      signs: Targets -1 and +1 of each problem `(problems, n)`.
+      labels: Integers 0..k-1 `(n,)`.
       weight: `(n,)`.
       train: Which rows train `(folds, n)`.
       progress: Whether to draw a bar.
     """
-    count, folds = len(signs), len(train)
     # C is the same in every fold. So l2 is larger where the fold has less weight.
     l2 = 1 / (Cs[:, None] * (train @ weight))
+    if is_joint(model):
+        return solve_folds_jointly(model, l2, x, labels, weight, train, _fold_tol(model, x), progress=progress)
+    signs = signs_of(model, labels)
+    count, folds = len(signs), len(train)
     config = replace(config_of(model.loss, model.fit_intercept, "auto"), dtype=jnp.float64)
     options = Options(_fold_tol(model, x), model.max_iter, model.memory_budget, progress, "raise")
     problems = Problems(x, signs, np.tile(weight, (count, 1)))
-    grid, _ = Solver(config, problems, count * folds, options).grid(train, l2)
+    grid, _ = Solver(config, problems, count * folds, options).grid(train, binary_share(model) * l2)
     if is_free(model.fit_intercept) and model.loss == "hinge":
         return grid._replace(b=_middle_biases(grid.w, x, signs, weight, train))
     return grid
@@ -95,8 +101,8 @@ def warn_of_folds(model: HingeClassifierBase, grid: Grid, x: NDArray) -> None:
 
 
 def scorer_of(
+    model: HingeClassifierBase,
     scoring: Any,
-    classes: NDArray,
     x: NDArray,
     labels: NDArray,
     weight: NDArray,
@@ -106,9 +112,9 @@ def scorer_of(
 ) -> Scorer:
     """The metric of the package of that name, else the scorer of scikit-learn, which is given a fitted classifier."""
     name = "accuracy" if scoring is None else scoring
-    rows_of = [np.flatnonzero(rows) for rows in held_out]
+    classes, rows_of = model.classes_, [np.flatnonzero(rows) for rows in held_out]
     if isinstance(name, str) and name in METRICS:
-        metric, targets = METRICS[name], labels if len(classes) > 2 else 2 * labels - 1
+        metric, targets = _metric(model, name), labels if len(classes) > 2 else 2 * labels - 1
 
         def by_metric(fold: int, w: NDArray, b: NDArray) -> float:
             rows = rows_of[fold]
@@ -117,6 +123,7 @@ def scorer_of(
 
         return by_metric
     scorer = get_scorer(name)
+    weighted = weighted and _asks_for_weights(scorer)
 
     def by_scorer(fold: int, w: NDArray, b: NDArray) -> float:
         rows = rows_of[fold]
@@ -126,3 +133,19 @@ def scorer_of(
         return float(scorer(fitted, x[rows], classes[labels[rows]], **options))
 
     return by_scorer
+
+
+def _metric(model: HingeClassifierBase, name: str) -> Metric:
+    if name == "hinge" and is_joint(model):
+        return lambda labels, scores, weight: -mean_loss(model.multi_class, labels, scores, weight)
+    return METRICS[name]
+
+
+def _asks_for_weights(scorer: Any) -> bool:
+    """Whether a scorer, or the metric that scikit-learn made one of, names `sample_weight` among its parameters.
+
+    With metadata routing, a scorer asks by `set_score_request(sample_weight=True)`.
+    """
+    if get_config()["enable_metadata_routing"] and hasattr(scorer, "get_metadata_routing"):
+        return bool(scorer.get_metadata_routing().consumes("score", ["sample_weight"]))
+    return "sample_weight" in signature(getattr(scorer, "_score_func", scorer)).parameters

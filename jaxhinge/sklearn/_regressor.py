@@ -14,12 +14,12 @@ from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Solution
 from jaxhinge._solve.polish import Hinges
 from jaxhinge._solve.variants import solve_regression
-from jaxhinge.sklearn._common import Intercept, dense, is_free, l2_of, solve_exactly, warn_unless_converged
+from jaxhinge.sklearn._common import Intercept, Signposts, dense, is_free, l2_of, solve_exactly, warn_unless_converged
 
 _LOSSES = ("epsilon_insensitive", "squared_epsilon_insensitive")
 
 
-class HingeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     r"""Linear support vector regression, solved to a certified duality gap.
 
     .. math::

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from typing import Any
 
 import jax
@@ -451,3 +452,13 @@ def test_a_fit_without_a_certificate_says_so(l2: float, options: dict[str, Any])
     result = jh.fit(X, Y, **{**RUN, "l2": l2}, **options)
     with pytest.raises(ValueError, match="There is a certificate for l2 > 0"):
         _ = result.gap
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_fit_is_pickled_with_its_certificate(asked_before: bool) -> None:
+    result = jh.fit(X, Y, **RUN)
+    gap = result.gap if asked_before else None
+    again = pickle.loads(pickle.dumps(result))
+    assert type(again) is type(result)
+    np.testing.assert_array_equal(again.params.w, result.params.w)
+    assert again.gap == (result.gap if gap is None else gap)

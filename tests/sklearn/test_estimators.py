@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import balanced_accuracy_score, f1_score, make_scorer, roc_auc_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -224,6 +225,31 @@ def test_callables_score_too_and_are_given_the_weights():
     HingeClassifierCV(Cs=[0.1, 1.0], cv=3, scoring=made).fit(X, np.array(["a", "b"])[Y])
 
 
+def test_weights_reach_only_scorers_that_ask_for_them():
+    seen = []
+
+    def by_name(model, rows, labels):
+        seen.append(model.score(rows, labels))
+        return seen[-1]
+
+    def metric(labels, predicted):
+        return np.mean(labels == predicted)
+
+    for scoring in (by_name, make_scorer(metric), "adjusted_rand_score"):
+        ours = HingeClassifierCV(Cs=[0.1, 1.0], cv=3, scoring=scoring).fit(X, Y, WEIGHT)
+        assert ours.scores_.shape == (3, 2)
+    assert len(seen) == 6
+    unweighted = HingeClassifierCV(Cs=[0.1, 1.0], cv=3, scoring=make_scorer(metric)).fit(X, Y, WEIGHT).scores_
+    weighted = HingeClassifierCV(Cs=[0.1, 1.0], cv=3).fit(X, Y, WEIGHT).scores_
+    assert np.abs(weighted - unweighted).max() > 1e-3
+    with config_context(enable_metadata_routing=True):
+        asks = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+        asked = HingeClassifierCV(Cs=[0.1, 1.0], cv=3, scoring=asks).fit(X, Y, WEIGHT).scores_
+        np.testing.assert_allclose(asked, weighted)
+        unasked = HingeClassifierCV(Cs=[0.1, 1.0], cv=3, scoring=make_scorer(accuracy_score)).fit(X, Y, WEIGHT).scores_
+        np.testing.assert_allclose(unasked, unweighted)
+
+
 def test_one_standard_error_takes_the_smallest_C_that_is_good_enough():
     mean = HingeClassifierCV(Cs=7).fit(X, Y)
     rule = HingeClassifierCV(Cs=7, select="one_standard_error").fit(X, Y)
@@ -322,6 +348,38 @@ def test_they_work_in_pipelines_searches_and_calibration():
     assert search.fit(X, REAL).best_params_["epsilon"] in (0.0, 0.5)
 
 
+@pytest.mark.parametrize("estimator", CLASSIFIERS)
+def test_weights_are_made_sparse_and_dense_again(estimator):
+    x, y, _ = data(classes=3)
+    model = estimator().fit(x, y)
+    scores, coef = model.decision_function(x), model.coef_.copy()
+    assert sparse.issparse(model.sparsify().coef_)
+    np.testing.assert_allclose(model.decision_function(x), scores)
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(model)).decision_function(x), scores)
+    np.testing.assert_array_equal(model.densify().coef_, coef)
+
+
+@pytest.mark.parametrize("estimator", ALL)
+def test_what_is_not_there_says_what_there_is_instead(estimator):
+    model = estimator().fit(X, target(estimator()))
+    for object_ in (estimator(), model):
+        assert not hasattr(object_, "partial_fit")
+        with pytest.raises(AttributeError, match=rf"{estimator.__name__} is solved .*jaxhinge.fit\(.*make_train_step"):
+            object_.partial_fit(X, Y)
+        with pytest.raises(AttributeError, match=f"{estimator.__name__}' object has no attribute 'coefs_'"):
+            _ = object_.coefs_
+
+
+@pytest.mark.parametrize("estimator", ALL)
+def test_estimators_that_older_versions_pickled_have_the_new_parameters(estimator):
+    model = estimator().fit(X, target(estimator()))
+    state = {name: value for name, value in vars(model).items() if name not in ("multi_class", "probability")}
+    older = estimator.__new__(estimator)
+    older.__setstate__(state)
+    assert older.get_params() == estimator().get_params()
+    np.testing.assert_array_equal(older.predict(X), model.predict(X))
+
+
 @pytest.mark.parametrize("estimator", ALL)
 def test_sparse_features_are_those_made_dense(estimator):
     x = X * (np.abs(X) > 0.5)
@@ -373,6 +431,14 @@ def test_steps_that_do_not_suffice_are_warned_of_with_numbers(estimator):
         (HingeClassifier(tol=-1.0), "tol must be a number, at least 0"),
         (HingeClassifier(max_iter=0), "max_steps must be at least 1"),
         (HingeClassifier(class_weight={0: -1.0}), "class_weight must be above 0 for every class"),
+        (
+            HingeClassifier(class_weight={"0": 2.0, "1": 1.0}),
+            r"class_weight has the keys \['0', '1'\] \(str\).* the classes are \[0, 1\] \(int\).*JSON.*int\(key\)",
+        ),
+        (
+            HingeClassifierCV(class_weight={0: 2.0, 2: 1.0}),
+            r"keys \[0, 2\] \(int\), of which \[2\] are no class: the classes are \[0, 1\].*Leave those out",
+        ),
         (HingeRegressor(C=1.0, l2=1.0), "were both given"),
         (HingeRegressor(loss="hinge"), 'loss must be "epsilon_insensitive" or "squared_epsilon_insensitive"'),
         (HingeRegressor(epsilon=-1.0), "epsilon must be a number, at least 0"),
