@@ -43,7 +43,7 @@ from jaxhinge._methods.certificate import (
     primal_value,
 )
 from jaxhinge._methods.executor import Watch, choose, dot, either, namespace, while_loop
-from jaxhinge._methods.linear_systems import diagonal, factored, solved
+from jaxhinge._methods.linear_systems import conjugate_gradients, diagonal, factored, solved
 
 # `_FIRST_RATE`: the rate of a cold start; the width of the kink is then twice the margin.
 _FIRST_RATE = 0.5
@@ -51,11 +51,18 @@ _FIRST_RATE = 0.5
 _SAMPLED_RATE = 1 / 0.3
 # `_GROWTH`: how much the rate grows with each new multiplier.
 _GROWTH = 3.0
+# `_SLOW_GROWTH`: the same where systems are solved by products with the rows, which take more of them at a larger rate.
+_SLOW_GROWTH = 2.0
 # `_LARGEST_RATE`: beyond it the Hessian loses the penalty to rounding.
 _LARGEST_RATE = 1e9
 # `PATIENCE`: the method is left where a multiplier takes more Newton steps than this: rows are then heaped on the kink,
 # or separable, and the interior point needs fewer steps.
 PATIENCE = 25
+# `_LONG_PATIENCE`: the same for rows that no other method suits.
+_LONG_PATIENCE = 100
+# Conjugate gradients end at this reduction of the residual, or after so many iterations.
+_REDUCTION = 0.1
+_ITERATIONS = 100
 # The line search ends where the slope is this share of the first one, or after so many evaluations.
 _FLAT = 0.05
 _EVALUATIONS = 14
@@ -105,7 +112,7 @@ def newton_steps(
     """Step until the certificate's gap is `allowed`, the method should be left, or `max_steps` are made."""
 
     def going(state: NewtonState) -> Array:
-        sensible = (state.inner <= PATIENCE) & (state.rate < _LARGEST_RATE) & (state.steps < max_steps)
+        sensible = (state.inner <= _patience(program)) & (state.rate < _LARGEST_RATE) & (state.steps < max_steps)
         return sensible & (state.best.primal - state.best.dual > allowed(state.best))
 
     return while_loop(going, lambda state: _step(program, state), state, watch)
@@ -130,7 +137,8 @@ def _step(program: Program, state: NewtonState) -> NewtonState:
     removable = dot(c, losses(program, v)) - dot(push, v)
 
     def new_multiplier() -> NewtonState:
-        return state._replace(fraction=share, rate=_GROWTH * state.rate, inner=0 * state.inner)
+        growth = _SLOW_GROWTH if program.rows.by_products else _GROWTH
+        return state._replace(fraction=share, rate=growth * state.rate, inner=0 * state.inner)
 
     def step() -> NewtonState:
         return _newton_step(program, state, reach, adjoint)
@@ -163,14 +171,22 @@ def _newton_step(program: Program, state: NewtonState, reach: Array, adjoint: Ar
     sound = xp.isfinite(xp.sum(direction) + t)
     moved = z + t * direction, state.violations - t * change
     z, violations = choose(sound, moved, (z, state.violations))
-    inner = xp.where(sound, state.inner + 1, PATIENCE + 1)
+    inner = xp.where(sound, state.inner + 1, _patience(program) + 1)
     return state._replace(z=z, violations=violations, inner=inner, steps=state.steps + 1)
+
+
+def _patience(program: Program) -> int:
+    """How many Newton steps a multiplier may take."""
+    return _LONG_PATIENCE if program.rows.by_products else PATIENCE
 
 
 def _inverse_hessian(program: Program, weight: Array, gradient: Array) -> Array:
     """`(P + A' diag(weight) A)^-1 gradient`; a free bias on which no row is active is held by a little penalty."""
     xp = namespace(weight)
     held = xp.where(program.penalty > 0, 0, 1e-6 * xp.max(weight, axis=-1) + xp.min(program.c, axis=-1))
+    if program.rows.by_products:
+        limits = {"reduction": _REDUCTION, "max_iterations": _ITERATIONS}
+        return conjugate_gradients(program, weight, program.penalty + held, gradient, **limits)
     hessian = program.rows.gram_of_few(weight) + diagonal(program.penalty + held)
     return solved(factored(hessian, eps(hessian.dtype)), gradient)
 
@@ -302,7 +318,7 @@ def _by_working_sets(
         alpha[chosen], fraction[chosen] = state.best.alpha, state.fraction
         violations = program.r - program.scores(z)
         best = better(best, certify(program, z, alpha, program.r - violations))
-        stuck = state.inner > PATIENCE or steps >= max_steps or (watch is not None and watch.interrupted)
+        stuck = state.inner > _patience(part) or steps >= max_steps or (watch is not None and watch.interrupted)
         if best.primal - best.dual <= tol * abs(best.primal) or stuck:
             break
         wrong = ~near & (inside != (violations > 0))

@@ -33,6 +33,16 @@ class Columns:
         return jnp.concatenate([self.features, jnp.ones_like(self.features[:1])]) if self.ones else self.features
 
     @property
+    def by_products(self) -> bool:
+        """Systems are solved by a matrix of the features, or of the rows."""
+        return False
+
+    def kernel(self, *, last: bool) -> jax.Array:
+        """The products of all pairs of rows, with or without their last coordinate, `(n, n)`."""
+        rows = self.whole if last else self.whole[:-1]
+        return rows.T @ rows
+
+    @property
     def whole(self) -> jax.Array:
         """All columns, `(p, n)` or `(p, 2 n)`."""
         return _twice(self.once) if self.pairs else self.once

@@ -21,6 +21,10 @@ _SMALL = 2**20
 _THREADS_PAY = 2**20
 # `_MOSTLY_0`: of weights of which less than one in so many is above 0, only these rows are multiplied.
 _MOSTLY_0 = 3
+# Columns in a block of the kernel.
+_KERNEL_COLUMNS = 1024
+# Beyond so many features a step costs less by products with the rows than by a matrix of the features.
+_MANY_FEATURES = 1500
 # Products of pairs of features are kept for many problems on the same rows where they are few.
 _MANY_PAIRS = 2**22
 
@@ -51,6 +55,16 @@ class DenseRows:
     def shape(self) -> tuple[int, int]:
         """`(p, n)`."""
         return self.x.shape[1] + self.bias, self.x.shape[0]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether most numbers are 0, and not stored."""
+        return False
+
+    @property
+    def by_products(self) -> bool:
+        """Whether systems are better solved by products with the rows than by a matrix of the features."""
+        return self.x.shape[1] > _MANY_FEATURES
 
     def products(self, z: NDArray) -> NDArray:
         """`a_i . z` for every row, `(..., n)` for `z` `(..., p)`."""
@@ -94,6 +108,40 @@ class DenseRows:
         grams = in_threads(lambda rows: self._gram_of(rows, weight[rows]), parts)
         return sum(grams[1:], grams[0]) if grams else np.zeros((self.shape[0],) * 2)
 
+    def squares(self, weight: NDArray) -> NDArray:
+        """The diagonal of `gram(weight)`, `(p,)`."""
+
+        def block(rows: slice) -> NDArray:
+            x = _wide(self.x[rows]) if self.centre is None else self.x[rows] - self.centre
+            found: NDArray = weight[rows] @ (x * x)
+            return found
+
+        found = self._summed(block)
+        return np.append(found, np.sum(weight)) if self.bias else found
+
+    def kernel(self, *, last: bool) -> NDArray:
+        """The products of all pairs of rows, with or without their last coordinate, `(n, n)`: for few rows."""
+        assert last or self.bias
+        return self.kernel_of_features + 1 if last and self.bias else self.kernel_of_features
+
+    @cached_property
+    def kernel_of_features(self) -> NDArray:
+        """The products of all pairs of rows, without the 1, `(n, n)`."""
+        n, d = self.x.shape
+
+        def half(first: int) -> NDArray:
+            total = np.zeros((n, n))
+            for begin in range(first, d, 2 * _KERNEL_COLUMNS):
+                columns = slice(begin, begin + _KERNEL_COLUMNS)
+                some = _wide(self.x[:, columns])
+                some = some if self.centre is None else some - self.centre[columns]
+                total += some @ some.T
+            return total
+
+        # Always two sums, so that the bits do not depend on how many threads there are.
+        halves = in_threads(half, [0, _KERNEL_COLUMNS])
+        return halves[0] + halves[1]
+
     def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
         """`|A| z` and `|A|' push`: the scale of what rounding may take from products and sums."""
         d = self.x.shape[1]
@@ -113,6 +161,11 @@ class DenseRows:
             of_scores += z[..., d:]
             of_adjoint = np.concatenate([of_adjoint, total], axis=-1)
         return of_scores, of_adjoint
+
+    def active(self, weight: NDArray) -> tuple[DenseRows, NDArray]:
+        """The rows whose weight is not 0, and their weights; all rows where a copy of the others would save little."""
+        chosen = np.flatnonzero(weight)
+        return (self, weight) if 2 * len(chosen) > len(weight) else (self.take(chosen), weight[chosen])
 
     def take(self, chosen: Any) -> DenseRows:
         """Some of the rows, centred."""
@@ -171,7 +224,7 @@ def _wide(x: NDArray) -> NDArray:
 class TwoSided:
     """Every row twice, one after the other: the two sides of a residual. The rows themselves are not repeated."""
 
-    rows: DenseRows
+    rows: Any
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -179,28 +232,54 @@ class TwoSided:
         p, n = self.rows.shape
         return p, 2 * n
 
+    @property
+    def sparse(self) -> bool:
+        """As `DenseRows.sparse`."""
+        sparse: bool = self.rows.sparse
+        return sparse
+
+    @property
+    def by_products(self) -> bool:
+        """As `DenseRows.by_products`."""
+        by_products: bool = self.rows.by_products
+        return by_products
+
+
     def products(self, z: NDArray) -> NDArray:
         """As `DenseRows.products`."""
         return np.repeat(self.rows.products(z), 2, axis=-1)
 
     def adjoint(self, push: NDArray) -> NDArray:
         """As `DenseRows.adjoint`."""
-        return self.rows.adjoint(_paired(push))
+        found: NDArray = self.rows.adjoint(_paired(push))
+        return found
 
     def gram(self, weight: NDArray) -> NDArray:
         """As `DenseRows.gram`."""
-        return self.rows.gram(_paired(weight))
+        gram: NDArray = self.rows.gram(_paired(weight))
+        return gram
 
     def gram_of_few(self, weight: NDArray) -> NDArray:
         """As `DenseRows.gram_of_few`."""
-        return self.rows.gram_of_few(_paired(weight))
+        gram: NDArray = self.rows.gram_of_few(_paired(weight))
+        return gram
+
+    def active(self, weight: NDArray) -> tuple[Any, NDArray]:
+        """As `DenseRows.active`, of rows with one side."""
+        found: tuple[Any, NDArray] = self.rows.active(_paired(weight))
+        return found
+
+    def squares(self, weight: NDArray) -> NDArray:
+        """As `DenseRows.squares`."""
+        found: NDArray = self.rows.squares(_paired(weight))
+        return found
 
     def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
         """As `DenseRows.magnitudes`."""
         of_scores, of_adjoint = self.rows.magnitudes(z, _paired(push))
         return np.repeat(of_scores, 2, axis=-1), of_adjoint
 
-    def take(self, chosen: NDArray) -> DenseRows:
+    def take(self, chosen: NDArray) -> Any:
         """Some of the sides, as rows."""
         return self.rows.take(chosen // 2)
 
