@@ -16,7 +16,7 @@ PACKAGE = Path(jaxhinge.__file__).parent
 # A room is a folder. It imports from rooms on lower floors only, and beyond the standard library, JAX and NumPy what is
 # named here.
 HOUSE = {
-    "_base": (0, {"orbax", "threadpoolctl", "tqdm"}),
+    "_base": (0, {"orbax", "scipy", "threadpoolctl", "tqdm"}),
     "losses": (1, set()),
     "_rows": (1, set()),
     "_objective": (2, set()),

@@ -23,6 +23,7 @@ from jaxhinge._base.arrays import (
     shown,
     type_advice,
 )
+from jaxhinge._base.sparse import is_sparse
 
 _MOST_CLASSES = 2**31 - 1  # labels are converted to int32
 
@@ -34,7 +35,12 @@ def inside_jit() -> bool:
 
 
 def is_on_accelerator(x: Any) -> bool:
-    """Whether the work is done in JAX although nothing is traced: `x` lies on another device than a CPU, or would."""
+    """Whether the work is done in JAX although nothing is traced: `x` lies on another device than a CPU, or would.
+
+    Sparse features are worked on by SciPy, wherever they lie.
+    """
+    if is_sparse(x):
+        return False
     if isinstance(x, jax.Array):
         return any(device.platform != "cpu" for device in x.devices())
     return jax.default_backend() != "cpu"
@@ -94,12 +100,14 @@ def check_features(name: str, array: np.ndarray[Any, Any]) -> None:
     check_finite(name, array)
 
 
-def check_finite(name: str, array: np.ndarray[Any, Any]) -> None:
+def check_finite(name: str, array: Any) -> None:
     """Refuse NaN and infinity, and say where the first one is."""
-    bad = ~np.isfinite(array)
+    sparse = is_sparse(array)
+    bad = ~np.isfinite(array.data if sparse else array)
     if not bad.any():
         return
-    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    where = np.stack(array.tocoo().coords, axis=1)[bad] if sparse else np.argwhere(bad)
+    first = tuple(int(i) for i in where[0])
     raise ValueError(
         f"{name} has NaN or infinity in {int(bad.sum())} of {bad.size} places, the first at {first} ({array[first]}). "
         "Impute them or drop those rows."

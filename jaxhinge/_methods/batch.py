@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.precision import in_float64
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import is_on_accelerator
 from jaxhinge._methods.host import host_operator
 from jaxhinge._methods.host_batch import solve_batch_on_host
@@ -26,6 +27,8 @@ _ROWS_AT_ONCE = 65_536
 _ONE_PROGRAM = threading.Lock()
 # `_NUMBERS_PER_ROW`: a problem keeps about so many numbers of 4 bytes for each row.
 _NUMBERS_PER_ROW = 60
+# `_VECTORS`: over sparse rows it keeps about so many numbers of 8 bytes for each feature.
+_VECTORS = 20
 # `_MATRICES`: it also keeps so many square matrices of the order of its Newton system.
 _MATRICES = 5
 
@@ -53,7 +56,7 @@ class HostRows(NamedTuple):
     @property
     def size(self) -> int:
         """How many rows."""
-        return len(self.x)
+        return int(self.x.shape[0])
 
 
 class Batch(NamedTuple):
@@ -76,10 +79,14 @@ def share(x: Any, weight: NDArray) -> Shared | HostRows:
         return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre_of(x, weight)), len(x), size)
 
 
-def problems_at_once(count: int, size: int, num_features: int, itemsize: int, memory_budget: float) -> int:
-    """How many of `count` problems to solve at once, in chunks of equal size."""
-    shared = size * num_features * (itemsize + 16)
-    each = 4 * (_NUMBERS_PER_ROW * size + _MATRICES * min(size, num_features + 1) ** 2)
+def problems_at_once(count: int, x: Any, size: int, memory_budget: float) -> int:
+    """How many of `count` problems over the rows `x`, padded to `size`, to solve at once, in chunks of equal size."""
+    num_features, itemsize = x.shape[1], x.dtype.itemsize
+    if is_sparse(x):
+        shared, each = x.nnz * (itemsize + 16), 8 * (_NUMBERS_PER_ROW * size + _VECTORS * num_features)
+    else:
+        shared = size * num_features * (itemsize + 16)
+        each = 4 * (_NUMBERS_PER_ROW * size + _MATRICES * min(size, num_features + 1) ** 2)
     if shared + each > memory_budget:
         raise ValueError(
             f"memory_budget is {memory_budget / 1e9:.3g} GB, but one problem of {size} rows and {num_features} "

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from jaxhinge._base.arrays import Array, NDArray
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.ascent import ascend, ascent_start
 from jaxhinge._methods.certificate import Program, better, within
 from jaxhinge._methods.coordinates import Task
 from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.interior_point import interior_point_steps
-from jaxhinge._methods.linear_systems import by_features, by_rows
+from jaxhinge._methods.linear_systems import NewtonSystem, by_features, by_rows
 from jaxhinge._methods.newton import solve_by_newton
 from jaxhinge._methods.problem import Answer, Config, Rows, Start
 from jaxhinge._methods.stages import (
@@ -32,18 +33,19 @@ from jaxhinge._methods.stages import (
     restart_from,
     warm_start,
 )
-from jaxhinge._methods.wide import RowCoordinates
+from jaxhinge._methods.wide import in_row_coordinates, inward, outward
 from jaxhinge._rows.dense import DenseRows, TwoSided
-from jaxhinge._rows.sparse import SparseRows, is_sparse
+from jaxhinge._rows.sparse import SparseRows
 
 # Fewer rows for each feature leave margins too discrete for Newton's method, and the interior point takes fewer steps.
 _ROWS_PER_FEATURE = 50
 # Problems of fewer numbers are solved by the interior point at once: its steps are then a matter of calls, not of sums.
 _FEW_NUMBERS = 30_000
-# The interior point factors a matrix whose order is the number of features, or of rows, if that is not larger than this.
+# `_LARGEST_SYSTEM`: the largest matrix that the interior point factors; its order is the smaller number of features and
+# rows.
 _LARGEST_SYSTEM = 4000
-# `_ROWS_SUFFICE`: down to this relative gap as many coordinates as rows are solved for by the rows, which takes a third of
-# the time but loses the digits beyond.
+# `_ROWS_SUFFICE`: down to this relative gap as many coordinates as rows are solved for by the rows, which takes a third
+# of the time but loses the digits beyond.
 _ROWS_SUFFICE = 1e-5
 # A bound for given parameters is improved to this relative gap, or by so many steps.
 _TIGHT = 1e-7
@@ -146,9 +148,20 @@ def newton_suits(config: Config, program: Program) -> bool:
     return (program.rows.by_products and n >= p) or (n >= _ROWS_PER_FEATURE * p and n * p > _FEW_NUMBERS)
 
 
+def is_wide(program: Program) -> bool:
+    """Whether there are more features than rows."""
+    return bool(program.rows.shape[0] > program.rows.shape[1])
+
+
+def host_system(program: Program, tol: float) -> NewtonSystem:
+    """The linear system of an interior-point step."""
+    p, n = program.shape
+    return by_rows(program) if p >= n and tol >= _ROWS_SUFFICE else by_features(program)
+
+
 def interior_point_suits(program: Program) -> bool:
     """Whether the matrix of the interior point is of a bearable order."""
-    return min(program.rows.shape[0], program.shape[1]) <= _LARGEST_SYSTEM
+    return bool(min(program.rows.shape) <= _LARGEST_SYSTEM)
 
 
 def _by_ascent(
@@ -175,21 +188,13 @@ def _by_interior_point(
 ) -> SolverState:
     if config.method in ("ascent", "newton") or not (interior_point_suits(task.program) or config.method != "auto"):
         return found
-    if task.program.shape[0] > task.program.shape[1]:
-        coordinates = RowCoordinates(task.program)
-        inner = task._replace(program=coordinates.program)
-        begun = found._replace(best=coordinates.inward(found.best))
-        reached = _interior_point_steps(inner, begun, tol, max_steps, watch)
-        return reached._replace(best=better(found.best, coordinates.outward(reached.best)))
-    return _interior_point_steps(task, found, tol, max_steps, watch)
-
-
-def _interior_point_steps(task: Task, found: SolverState, tol: float, max_steps: int, watch: Watch | None) -> SolverState:
+    given, best = task.program, found.best
+    if is_wide(given):
+        task = task._replace(program=in_row_coordinates(given))
+        found = found._replace(best=inward(given, task.program, best))
     program = task.program
-    p, n = program.shape
     progress = warm_start(task, program, found)
-    system = by_rows(program) if p >= n and tol >= _ROWS_SUFFICE else by_features(program)
-    correctors = num_correctors(p)
+    system, correctors = host_system(program, tol), num_correctors(program.shape[0])
     limits = np.float64(tol), np.int32(max_steps)
     for attempt in range(2):
         if attempt:
@@ -197,4 +202,5 @@ def _interior_point_steps(task: Task, found: SolverState, tol: float, max_steps:
         progress = interior_point_steps(program, progress, system, *limits, correctors, 0.0, watch)
         if within(program, progress.best, limits[0]) or progress.steps >= max_steps:
             break
-    return SolverState(better(found.best, progress.best), progress.steps, progress.steps >= max_steps, np.True_)
+    reached = outward(given, progress.best) if is_wide(given) else progress.best
+    return SolverState(better(best, reached), progress.steps, progress.steps >= max_steps, np.True_)

@@ -16,9 +16,8 @@ from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.threads import in_threads, one_blas_thread
 from jaxhinge._methods.certificate import Program, better, within
 from jaxhinge._methods.coordinates import Task
-from jaxhinge._methods.host import host_operator, in_dtype, newton_suits, solve_task
+from jaxhinge._methods.host import host_operator, host_system, in_dtype, is_wide, newton_suits, solve_task
 from jaxhinge._methods.interior_point import Progress, step, unfinished
-from jaxhinge._methods.linear_systems import by_features
 from jaxhinge._methods.problem import Answer, Config, Rows, Start
 from jaxhinge._methods.stages import (
     SolverState,
@@ -29,6 +28,7 @@ from jaxhinge._methods.stages import (
     restart_from,
     warm_start,
 )
+from jaxhinge._methods.wide import in_row_coordinates, inward, outward
 
 # Rows x problems of a part of a batch. The vectors of a part fit the cache; threads share the parts, which are the same
 # whatever the number of threads.
@@ -74,8 +74,19 @@ def _one_by_one(config: Config, rows: Rows, task: Task, start: Start, tol: float
     program = replace(task.program, **{name: getattr(task.program, name)[0] for name in names})
     rows = rows._replace(**{name: getattr(rows, name)[0] for name in ("sign", "c", "l2", "valid")})
     start = Start(*(leaf[0] for leaf in start))
+    kept = np.flatnonzero(rows.c > 0)
+    if not program.rows.sparse or len(kept) == len(rows.c):
+        answer = solve_task(config, rows, task._replace(program=program), start, tol, max_steps)
+        return Answer(*(leaf[None] for leaf in answer))
+    # Products cost as much as the rows hold, so that those of other folds are left out.
+    of_rows = {name: getattr(program, name)[kept] for name in ("sign", "r", "c")}
+    program = replace(program, rows=program.rows.take(kept), **of_rows)
+    rows = rows._replace(sign=rows.sign[kept], r=rows.r[kept], c=rows.c[kept])
+    start = start._replace(dual=start.dual[kept])
     answer = solve_task(config, rows, task._replace(program=program), start, tol, max_steps)
-    return Answer(*(leaf[None] for leaf in answer))
+    dual = np.zeros(task.program.shape[1], answer.dual.dtype)
+    dual[kept] = answer.dual
+    return Answer(*(leaf[None] for leaf in answer._replace(dual=dual)))
 
 
 def _batch_task(config: Config, rows: Rows, operator: object) -> Task:
@@ -101,7 +112,11 @@ def _batch_task(config: Config, rows: Rows, operator: object) -> Task:
 
 
 def _by_interior_point(task: Task, found: SolverState, tol: float, max_steps: int) -> SolverState:
-    program, limits = task.program, (np.float64(tol), np.int32(max_steps))
+    given, best, limits = task.program, found.best, (np.float64(tol), np.int32(max_steps))
+    if is_wide(given):
+        task = task._replace(program=in_row_coordinates(given))
+        found = found._replace(best=inward(given, task.program, best))
+    program = task.program
     progress = _steps(program, warm_start(task, program, found), *limits)
     lacking = ~within(program, progress.best, limits[0]) & (progress.steps < limits[1])
     if lacking.any():
@@ -110,9 +125,8 @@ def _by_interior_point(task: Task, found: SolverState, tol: float, max_steps: in
         part = program.take(again)
         restarted = restart_from(_taken(progress, again), cold_progress(part))
         progress = _put(progress, again, _steps(part, restarted, *limits))
-    return SolverState(
-        better(found.best, progress.best), progress.steps, progress.steps >= limits[1], np.ones_like(found.warm)
-    )
+    reached = outward(given, progress.best) if is_wide(given) else progress.best
+    return SolverState(better(best, reached), progress.steps, progress.steps >= limits[1], np.ones_like(found.warm))
 
 
 def _steps(program: Program, progress: Progress, tol: np.float64, max_steps: np.int32) -> Progress:
@@ -125,7 +139,7 @@ def _steps(program: Program, progress: Progress, tol: np.float64, max_steps: np.
             finished = _put(finished, pending, progress)
             pending, progress, program = pending[going], _taken(progress, going), program.take(going)
         else:
-            progress = step(program, progress, by_features(program), correctors)
+            progress = step(program, progress, host_system(program, float(tol)), correctors)
     return finished
 
 

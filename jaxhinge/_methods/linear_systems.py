@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import Array
@@ -65,7 +64,7 @@ def solved(factor: tuple[Array, Array], rhs: Array) -> Array:
 
 
 def conjugate_gradients(
-    program: Program, weight: Array, penalty: Array, rhs: Array, *, reduction: float, max_iterations: int
+    program: Program, weight: Array, penalty: Array, rhs: Array, reduction: float, max_iterations: int
 ) -> Array:
     """`(P + A' diag(weight) A) dz = rhs` solved roughly, by products with the rows whose weight is not 0.
 

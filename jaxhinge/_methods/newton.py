@@ -185,8 +185,7 @@ def _inverse_hessian(program: Program, weight: Array, gradient: Array) -> Array:
     xp = namespace(weight)
     held = xp.where(program.penalty > 0, 0, 1e-6 * xp.max(weight, axis=-1) + xp.min(program.c, axis=-1))
     if program.rows.by_products:
-        limits = {"reduction": _REDUCTION, "max_iterations": _ITERATIONS}
-        return conjugate_gradients(program, weight, program.penalty + held, gradient, **limits)
+        return conjugate_gradients(program, weight, program.penalty + held, gradient, _REDUCTION, _ITERATIONS)
     hessian = program.rows.gram_of_few(weight) + diagonal(program.penalty + held)
     return solved(factored(hessian, eps(hessian.dtype)), gradient)
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.interrupts import computed
 from jaxhinge._base.precision import in_float64
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._methods.problem import Answer, Config, Rows, Start
 from jaxhinge._methods.stages import solve_rows
 
@@ -37,14 +38,15 @@ def _compiled(config: Config) -> Any:
     return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
 
 
-def centre_of(x: NDArray, weight: NDArray) -> NDArray:
+def centre_of(x: Any, weight: NDArray) -> NDArray:
     """The weighted mean row, `(d,)`, in the precision of `x`.
 
     Not by a product of BLAS: its threads spin on for milliseconds, and take the cores from the solver.
     """
     # NumPy is not to warn of NaN and infinity: the solver names them.
     with np.errstate(invalid="ignore", over="ignore"):
-        centre: NDArray = np.einsum("n,nd->d", (weight / weight.sum()).astype(x.dtype), x)
+        share = (weight / weight.sum()).astype(x.dtype)
+        centre: NDArray = x.T @ share if is_sparse(x) else np.einsum("n,nd->d", share, x)
     return centre
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.threads import in_threads
+from jaxhinge._rows.kernel import KernelRows
 
 # Numbers in a block of rows: 1 MB of float64, which fits the cache of a core. The blocks are the same whatever the
 # number of threads, and so is the order of the sums.
@@ -30,7 +31,7 @@ _MANY_PAIRS = 2**22
 
 
 @dataclass(frozen=True)
-class DenseRows:
+class DenseRows(KernelRows):
     """Rows `a_i = (x_i - centre, 1)`, or without the 1.
 
     Attributes:
@@ -64,7 +65,7 @@ class DenseRows:
     @property
     def by_products(self) -> bool:
         """Whether systems are better solved by products with the rows than by a matrix of the features."""
-        return self.x.shape[1] > _MANY_FEATURES
+        return bool(self.x.shape[1] > _MANY_FEATURES)
 
     def products(self, z: NDArray) -> NDArray:
         """`a_i . z` for every row, `(..., n)` for `z` `(..., p)`."""
@@ -118,11 +119,6 @@ class DenseRows:
 
         found = self._summed(block)
         return np.append(found, np.sum(weight)) if self.bias else found
-
-    def kernel(self, *, last: bool) -> NDArray:
-        """The products of all pairs of rows, with or without their last coordinate, `(n, n)`: for few rows."""
-        assert last or self.bias
-        return self.kernel_of_features + 1 if last and self.bias else self.kernel_of_features
 
     @cached_property
     def kernel_of_features(self) -> NDArray:
@@ -243,7 +239,6 @@ class TwoSided:
         """As `DenseRows.by_products`."""
         by_products: bool = self.rows.by_products
         return by_products
-
 
     def products(self, z: NDArray) -> NDArray:
         """As `DenseRows.products`."""

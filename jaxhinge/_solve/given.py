@@ -20,6 +20,7 @@ from jaxhinge._base.arrays import (
 )
 from jaxhinge._base.options import host_l2
 from jaxhinge._base.sources import is_mapped
+from jaxhinge._base.sparse import csr_of, is_sparse
 from jaxhinge._base.values import (
     check_binary_targets,
     check_number,
@@ -110,9 +111,9 @@ def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool)
     if not traced:
         rows, weight = host_rows(x, sample_weight)
         y = host_array("y", y)
-        check_rows("y", y, len(rows))
+        check_rows("y", y, rows.shape[0])
         check_binary_targets("y", y, weight)
-        return Problem(rows, y.astype(np.float64), np.ones(len(rows)), weight, host_l2(l2), origin=x)
+        return Problem(rows, y.astype(np.float64), np.ones(rows.shape[0]), weight, host_l2(l2), origin=x)
     features, weights = traced_rows(x, sample_weight)
     y = target_array("y", y, features[:, 0])
     if y.shape == ():
@@ -130,19 +131,27 @@ def host_limits(tol: Any, max_steps: Any) -> tuple[float, int]:
     return tol, host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
 
 
-def host_rows(x: Any, sample_weight: Any) -> tuple[NDArray, NDArray]:
+def host_rows(x: Any, sample_weight: Any) -> tuple[Any, NDArray]:
     """Checked features and weights (1 by default). NaN is looked for by the solver, and named afterwards."""
-    x = host_real("x", x)
-    check_feature_shape("x", x)
-    if x.dtype not in (np.float32, np.float64):
-        x = x.astype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else np.float64)
+    x = host_features("x", x)
     if sample_weight is None:
-        return x, np.ones(len(x))
+        return x, np.ones(x.shape[0])
     weight = host_real("sample_weight", sample_weight).astype(np.float64)
-    check_sample_weight("sample_weight", weight, len(x))
+    check_sample_weight("sample_weight", weight, x.shape[0])
     # The sum of huge weights may overflow float64, although their ratios do not.
     largest = float(np.max(weight))
     return x, weight if largest < _HUGE else weight / largest
+
+
+def host_features(name: str, x: Any) -> Any:
+    """Features `(n, d)` in float32 or float64, dense or CSR."""
+    if is_sparse(x):
+        return csr_of(name, x)
+    x = host_real(name, x)
+    check_feature_shape(name, x)
+    if x.dtype in (np.float32, np.float64):
+        return x
+    return x.astype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else np.float64)
 
 
 def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:

@@ -35,7 +35,7 @@ def classified(
     if not traced:
         x, weight = host_rows(x, sample_weight)
         labels = host_array("labels", labels)
-        check_rows("labels", labels, len(x))
+        check_rows("labels", labels, x.shape[0])
         k = check_class_labels("labels", labels, num_classes, weight)
         return Classified(x, labels.astype(np.int32), weight, host_l2(l2), k, True)
     features, weights = traced_rows(x, sample_weight)

@@ -101,7 +101,7 @@ def _as_a_batch(
 ) -> Answer:
     x, k = problem.x, problem.num_classes
     shared = share(x, problem.weight)
-    at_once = problems_at_once(k, shared.size, x.shape[1], x.dtype.itemsize, _ANY_MEMORY)
+    at_once = problems_at_once(k, x, shared.size, _ANY_MEMORY)
     found = []
     for first in range(0, k, at_once):
         # All chunks have one size, so that they are compiled once; the last repeats its last problem.

@@ -212,7 +212,7 @@ def solve_ranking(
             "one, say so: numpy.asarray(x)."
         )
     rows, _ = _rows(x, None, traced)
-    chosen: Any = label_array("pairs", pairs) if traced else _host_pairs(pairs, len(rows))
+    chosen: Any = label_array("pairs", pairs) if traced else _host_pairs(pairs, rows.shape[0])
     if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.shape[0] == 0:
         raise ValueError(
             f"pairs must have shape (m, 2) with m at least 1: preferred row, other row; got {chosen.shape}."
@@ -316,7 +316,7 @@ def _two_sided(
         y = same_shape("y", float_array("y", y).astype(rows.dtype), "the column x[:, 0]", rows[:, 0])
     else:
         y = host_real("y", y)
-        check_rows("y", y, len(rows))
+        check_rows("y", y, rows.shape[0])
         check_real_targets("y", y)
         y, l2 = y.astype(np.float64), host_l2(l2)
     ones = module.ones_like(weight)

@@ -50,11 +50,9 @@ class Solver:
     """The shared rows on the device, and how many problems over them are solved at once."""
 
     def __init__(self, config: Config, problems: Problems, batch: int, options: Options) -> None:
-        d = problems.x.shape[1]
         self.config, self.problems, self.options = config, problems, options
         self.shared = share(problems.x, problems.weight.sum(axis=0))
-        size, itemsize = self.shared.size, problems.x.dtype.itemsize
-        self.at_once = problems_at_once(batch, size, d, itemsize, options.memory_budget)
+        self.at_once = problems_at_once(batch, problems.x, self.shared.size, options.memory_budget)
 
     def grid(self, train: NDArray, l2: NDArray) -> tuple[Grid, bool]:
         """All of `l2` `(num_l2, folds)`, from the strongest down; and whether Ctrl-C ended it."""

@@ -101,11 +101,11 @@ def grid_task_of(x: Any, y: Any, sample_weight: Any) -> GridTask:
     sets = _weight_sets(sample_weight, ones)
     y = on_host(y) if is_sharded(y) else host_array("y", y)
     if y.ndim not in (1, 2) or not y.size:
-        check_rows("y", y, len(x))
+        check_rows("y", y, x.shape[0])
         raise ValueError(f"y has shape {y.shape}: no column of targets.")
     columns = y.T if y.ndim == 2 else y[None]
     for column in columns:
-        check_rows("y", column, len(x))
+        check_rows("y", column, x.shape[0])
     # Integers are labels of classes unless all of them are -1 or +1, which are targets.
     multiclass = y.ndim == 1 and not np.isin(y, (-1, 1)).all() and y.dtype.kind in "iu"
     k = 1

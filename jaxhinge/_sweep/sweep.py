@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import NDArray, check_within_range, flag
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer, host_real
 from jaxhinge._methods.sharded import is_sharded, sharded_scores
 from jaxhinge._solve.binary import Loss
@@ -143,7 +144,11 @@ def _scores(x: Any, rows: NDArray, w: NDArray, b: NDArray) -> NDArray:
     """Scores of these rows, `(num_l2, problems, rows)`."""
     if is_sharded(x):
         return sharded_scores(x, w, b)[..., rows]
-    scores: NDArray = np.einsum("nd,lpd->lpn", x[rows], w, optimize=True) + b[..., None]
+    if is_sparse(x):
+        products = (x[rows] @ w.reshape(-1, w.shape[-1]).T).T.reshape(*w.shape[:2], -1)
+    else:
+        products = np.einsum("nd,lpd->lpn", x[rows], w, optimize=True)
+    scores: NDArray = products + b[..., None]
     return scores
 
 

@@ -216,10 +216,10 @@ def test_a_small_budget_solves_fewer_at_once_and_the_same():
 
 def test_the_budget_counts_what_grows_with_the_square_of_the_features():
     # 60 lanes, each with matrices of 4 * 700^2 bytes: 118 MB for one of each.
-    assert problems_at_once(60, 1024, 700, 4, memory_budget=118e6) < 60
-    assert problems_at_once(60, 1024, 7, 4, memory_budget=118e6) == 60
+    assert problems_at_once(60, np.zeros((1024, 700), np.float32), 1024, memory_budget=118e6) < 60
+    assert problems_at_once(60, np.zeros((1024, 7), np.float32), 1024, memory_budget=118e6) == 60
     with pytest.raises(ValueError, match="one problem of 2048 rows and 1500 features needs about"):
-        problems_at_once(60, 2048, 1500, 4, memory_budget=70e6)
+        problems_at_once(60, np.zeros((2048, 1500), np.float32), 2048, memory_budget=70e6)
 
 
 def test_a_path_is_the_solutions_at_its_points():
