@@ -124,10 +124,14 @@ def host_task(config: Config, rows: Rows) -> Task:
 
 def host_operator(config: Config, rows: Rows) -> Any:
     """The rows as an operator."""
-    centre, x = _centre(config, rows), rows.xt.T
-    source = SparseRows if is_sparse(x) else DenseRows
-    operator = source.of(x, centre if centre.any() else None, config.intercept != "none")
+    operator = operator_of(rows.xt.T, _centre(config, rows), config.intercept != "none")
     return TwoSided(operator) if config.paired else operator
+
+
+def operator_of(x: Any, centre: NDArray, bias: bool) -> DenseRows | SparseRows:
+    """The rows `(x_i - centre, 1)`, dense or sparse, with or without the 1."""
+    source = SparseRows if is_sparse(x) else DenseRows
+    return source.of(x, centre if centre.any() else None, bias)
 
 
 def _centre(config: Config, rows: Rows) -> NDArray:

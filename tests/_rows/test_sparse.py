@@ -41,6 +41,8 @@ SOLVES = {
     "one class": lambda x: jh.solve_one_class(x, nu=0.3, **TIGHT),
     "ranking": lambda x: jh.solve_ranking(x, np.array([[0, 1], [2, 3], [10, 4]]), l2=0.1, **TIGHT),
     "one against the rest": lambda x: jh.solve_multiclass(x, LABELS, l2=0.1, loss="one_vs_rest", **TIGHT),
+    "Crammer-Singer": lambda x: jh.solve_multiclass(x, LABELS, l2=0.1, **TIGHT),
+    "Weston-Watkins": lambda x: jh.solve_multiclass(x, LABELS, l2=0.1, loss="weston_watkins", **TIGHT),
     "path": lambda x: jh.path(x, Y, l2=[0.1, 0.01], **TIGHT),
     "wide": lambda x: jh.solve(WIDE_LIKE[type(x)], WIDE_Y, l2=0.01, **TIGHT),
 }

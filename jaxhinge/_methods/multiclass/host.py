@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.executor import Watch
-from jaxhinge._methods.host import in_dtype
+from jaxhinge._methods.host import in_dtype, operator_of
 from jaxhinge._methods.multiclass.ascent import ascend
 from jaxhinge._methods.multiclass.interior_point import interior_point_steps, restart_from
 from jaxhinge._methods.multiclass.linear_systems import by_matrix
@@ -61,10 +61,10 @@ def solve_on_host(
 
 def host_task(config: Config, rows: LabelledRows) -> MulticlassTask:
     """The rows as a program of NumPy arrays; `rows.xt` is not copied where it is large."""
-    centre = np.zeros(len(rows.xt))
+    centre = np.zeros(rows.xt.shape[0])
     if config.intercept == "free":
         centre = np.asarray(rows.xt @ (rows.c / np.sum(rows.c)).astype(rows.xt.dtype), np.float64)
-    operator = DenseRows.of(rows.xt.T, centre if centre.any() else None, config.intercept != "none")
+    operator = operator_of(rows.xt.T, centre, config.intercept != "none")
     return MulticlassTask(program_of(config, operator, rows), centre, rows.valid)
 
 
