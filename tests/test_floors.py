@@ -26,7 +26,7 @@ HOUSE = {
     "plot": (3, {"matplotlib"}),
     "_train": (4, {"optax", "tqdm"}),
     "_sweep": (4, {"tqdm"}),
-    "sklearn": (5, {"sklearn", "scipy"}),
+    "sklearn": (5, {"sklearn", "scipy", "skl2onnx"}),
 }
 EVERYWHERE = {"jax", "numpy"}
 # The front door re-exports what the rooms hold, and is entered from outside only.

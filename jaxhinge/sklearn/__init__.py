@@ -10,6 +10,7 @@ except ImportError as _error:
 
 from jaxhinge.sklearn._classifier import HingeClassifier
 from jaxhinge.sklearn._classifier_cv import HingeClassifierCV
+from jaxhinge.sklearn._onnx import register_onnx_converters
 from jaxhinge.sklearn._regressor import HingeRegressor
 
-__all__ = ["HingeClassifier", "HingeClassifierCV", "HingeRegressor"]
+__all__ = ["HingeClassifier", "HingeClassifierCV", "HingeRegressor", "register_onnx_converters"]
