@@ -140,7 +140,7 @@ def doctor() -> Iterator[Function]:
         ("diagnose_loss", diagnose_loss, "user_loss"),
     ):
         check = (lambda a, r: "" if r else "no report") if name == "assert_valid_gradient" else check_diagnosis
-        yield Function(name, call, functools.partial(diagnose_arguments, argument=argument), check, 0.5, names)
+        yield Function(name, call, functools.partial(diagnose_arguments, argument=argument), check, 1.5, names)
     yield Function(
-        "adapt_arguments", adapted, adapted_arguments, lambda a, r: "" if str(r) else "no report", 0.2, names
+        "adapt_arguments", adapted, adapted_arguments, lambda a, r: "" if str(r) else "no report", 0.5, names
     )

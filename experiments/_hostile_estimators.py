@@ -105,7 +105,7 @@ def estimators() -> Iterator[Function]:
             functools.partial(fitted, kind),
             functools.partial(_arguments, kind=kind),
             _check,
-            0.5,
+            1.5,
             ("classifier", "classes", "class_weight"),
             ("sklearn",),
         )

@@ -216,7 +216,7 @@ def losses() -> Iterator[Function]:
             function,
             draw,
             functools.partial(check_loss, kind, name, reference),
-            2.0,
+            1.0,
         )
 
         def gradient(function: Callable[..., Any] = function, **arguments: Any) -> Any:
@@ -240,7 +240,7 @@ def losses() -> Iterator[Function]:
                 return f"gradient {result}"
             return ""
 
-        yield Function(f"losses.{name}, gradient", gradient, draw, check_gradient, 0.5)
+        yield Function(f"losses.{name} gradient", gradient, draw, check_gradient, 0.3)
     for name, reference in (("hinge", lambda z: pp(1 - z)), ("positive_part", pp)):
         argument = {"hinge": "margin", "positive_part": "z"}[name]
 
@@ -260,4 +260,4 @@ def losses() -> Iterator[Function]:
                 expected = np.asarray(jnp.asarray(reference(wide)).astype(z.dtype)).astype(np.float64)
             return "" if np.allclose(got, expected, rtol=0.01, atol=1e-38, equal_nan=True) else f"{got}, not {expected}"
 
-        yield Function(name, getattr(jh, name), draw_z, check_z, 2.0)
+        yield Function(name, getattr(jh, name), draw_z, check_z, 1.0)

@@ -150,9 +150,9 @@ def train_arguments(rng: Rng) -> Arguments:
 
 def objective() -> Iterator[Function]:
     names = ("w", "b", "labels", "targets", "scores")
-    yield Function("decision_function", jh.decision_function, model_arguments, check_scores, 3.0, names)
-    yield Function("predict", jh.predict, model_arguments, check_predict, 3.0, names)
-    yield Function("loss", jh.loss, objective_arguments, check_objective, 4.0, names)
+    yield Function("decision_function", jh.decision_function, model_arguments, check_scores, 1.5, names)
+    yield Function("predict", jh.predict, model_arguments, check_predict, 1.5, names)
+    yield Function("loss", jh.loss, objective_arguments, check_objective, 2.0, names)
     yield Function("make_train_step", train_step, objective_arguments, check_step, 1.0, names)
     yield Function(
         "train",

@@ -197,22 +197,22 @@ def check_gap(arguments: Arguments, result: Any) -> str:
 
 def solvers() -> Iterator[Function]:
     names = ("w", "b", "init", "weights", "pairs")
-    yield Function("solve", jh.solve, solve_arguments, check_solve, 1.6, names)
+    yield Function("solve", jh.solve, solve_arguments, check_solve, 4.0, names)
     yield Function("solve under jit", solve_under_jit, traced_arguments, check_traced, 0.8, names)
     for name, share in (
-        ("solve_regression", 0.3),
-        ("solve_quantile", 0.3),
-        ("solve_ranking", 0.3),
-        ("solve_one_class", 0.3),
+        ("solve_regression", 1.0),
+        ("solve_quantile", 1.0),
+        ("solve_ranking", 1.0),
+        ("solve_one_class", 1.0),
     ):
         draw = functools.partial(variant_arguments, name=name)
         yield Function(name, getattr(jh, name), draw, check_solution, share, names)
-    yield Function("solve_multiclass", jh.solve_multiclass, multiclass_arguments, check_solution, 0.5, names)
-    yield Function("duality_gap", jh.duality_gap, gap_arguments, check_gap, 0.8, names)
+    yield Function("solve_multiclass", jh.solve_multiclass, multiclass_arguments, check_solution, 1.5, names)
+    yield Function("duality_gap", jh.duality_gap, gap_arguments, check_gap, 1.5, names)
     yield Function("solve on blocks", jh.solve, blocks_arguments, check_solution, 0.3, (*names, "y", "block", "blocks"))
     names = ("w", "b", "fold", "Fold", "tol")
-    yield Function("sweep", jh.sweep, sweep_arguments, check_sweep, 0.5, names)
-    yield Function("path", jh.path, path_arguments, check_path, 0.4, names)
+    yield Function("sweep", jh.sweep, sweep_arguments, check_sweep, 1.5, names)
+    yield Function("path", jh.path, path_arguments, check_path, 1.0, names)
 
 
 def sweep_arguments(rng: Rng) -> Arguments:

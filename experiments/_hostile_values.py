@@ -155,9 +155,9 @@ FORMATS = ("csr", "csc", "coo", "bsr", "dia", "dok", "lil")
 
 def sparse_of(rng: Rng, values: Any) -> Any:
     """A matrix in any sparse format, as an array or a matrix, or as JAX has it; perhaps less tidy than usual."""
-    if values.ndim != 2 or values.dtype.kind not in "biuf" or values.dtype == np.longdouble:
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or values.dtype == np.float16 or not values.dtype.isnative:
         return values
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and values.dtype != np.longdouble:
         return sparse.BCOO.fromdense(jnp.asarray(values), nse=int(np.count_nonzero(values)) + int(rng.integers(3)))
     kind = scipy.sparse.coo_array if rng.random() < 0.6 else scipy.sparse.coo_matrix
     found = kind(values)
