@@ -189,7 +189,7 @@ def solve(
     mesh = explicit_mesh(x, y, sample_weight) if traced else None
     if mesh is not None:
         return with_automatic_axes(  # type: ignore[no-any-return]
-            mesh, _sharding_of(x), solve, x, y, l2=l2, sample_weight=sample_weight, fit_intercept=fit_intercept,
+            mesh, sharding_of(x), solve, x, y, l2=l2, sample_weight=sample_weight, fit_intercept=fit_intercept,
             loss=loss, tol=tol, max_steps=max_steps, init=init, method=method, as_numpy=as_numpy,
         )  # fmt: skip
     return solve_problem(config, binary_problem(x, y, l2, sample_weight, traced=traced), options)
@@ -208,7 +208,7 @@ def solve_on_mesh(
     config: Config, x: Any, y: Any, l2: Any, sample_weight: Any, loss: MeshLoss, options: SolverOptions
 ) -> Solution:
     """The solution of rows that stay on their devices."""
-    check_one_device(options)
+    check_one_program(options)
     l2, (tol, max_steps) = host_l2(l2), host_limits(options.tol, options.max_steps)
     init = options.init
     check_init(init)
@@ -216,12 +216,11 @@ def solve_on_mesh(
     return _solution(rows.solve(l2, None if init is None else (init.params, init.dual), tol, max_steps))
 
 
-def check_one_device(options: SolverOptions) -> None:
-    """Refuse what a solve of rows on a mesh, which is one compiled program, cannot do."""
-    if options.on_interrupt == "return":
-        raise ValueError('on_interrupt="return" is for one device: leave it out for rows on a mesh.')
-    if options.progress:
-        raise ValueError("progress=True is for one device: on a mesh a solve is one compiled program. Leave it out.")
+def check_one_program(options: SolverOptions) -> None:
+    """Refuse what a solve on a mesh or on an accelerator, which is one compiled program, cannot do."""
+    if options.on_interrupt == "return" or options.progress:
+        what = 'on_interrupt="return"' if options.on_interrupt == "return" else "progress=True"
+        raise ValueError(f"{what} is for the CPU: on a mesh or an accelerator a solve is one compiled program.")
 
 
 def check_streamable(config: Config) -> None:
@@ -230,7 +229,7 @@ def check_streamable(config: Config) -> None:
         raise ValueError('method="ascent" needs all rows in memory. For streamed rows, leave it at "auto".')
 
 
-def _sharding_of(x: Any) -> Solution:
+def sharding_of(x: Any) -> Solution:
     """How a solution lies on a mesh: the dual as the rows do, the rest whole on every device."""
     whole: Any = PartitionSpec()  # type: ignore[no-untyped-call]
     rows: Any = PartitionSpec(*jax.typeof(x).sharding.spec[:1])  # type: ignore[no-untyped-call]
@@ -266,8 +265,7 @@ def solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solu
     config, rows = replace(config, dtype=dtype), weighed_on_host(config, problem)
     start = _start_of(options.init, (len(rows.c), problem.x.shape[1]), np, np.float64)
     if on_accelerator:
-        if options.on_interrupt == "return":
-            raise ValueError('on_interrupt="return" is for the CPU: on an accelerator a solve is one compiled program.')
+        check_one_program(options)
         doubled = rows._replace(xt=np.repeat(rows.xt, 2, axis=1)) if config.paired else rows
         answer = solve_padded(config, doubled, start, tol, max_steps)
     else:

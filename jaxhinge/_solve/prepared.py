@@ -16,7 +16,7 @@ from jaxhinge._methods.padded import solve_padded
 from jaxhinge._methods.problem import Answer, Config, Rows, Start
 from jaxhinge._methods.sharded import MeshRows
 from jaxhinge._methods.streamed.stages import Limits, Source, Stream, opened
-from jaxhinge._solve.binary import SolverOptions, check_one_device, check_streamable
+from jaxhinge._solve.binary import SolverOptions, check_one_program, check_streamable
 from jaxhinge._solve.given import binary_problem, caller_dtype, host_limits, place_of, weighed_on_host
 
 
@@ -42,14 +42,18 @@ def prepared(config: Config, x: Any, y: Any, sample_weight: Any, options: Solver
         with opened(Source(x, y, sample_weight), options.as_numpy, False, limits.tol) as stream:
             yield _OfStream(config, stream, limits)
     elif place == "mesh":
-        check_one_device(options)
+        # The bar is over the strengths.
+        check_one_program(options._replace(progress=None))
         yield _OfMesh(config, MeshRows(config, options.as_numpy, x, y, sample_weight), limits)
     else:
+        on_accelerator = is_on_accelerator(x)
+        if on_accelerator:
+            check_one_program(options._replace(progress=None))
         problem = binary_problem(x, y, 1.0, sample_weight, traced=False)
         check_finite("x", problem.x)
         dtype = np.float64 if options.as_numpy else caller_dtype(problem.x)
         config = replace(config, dtype=dtype)
-        yield _InMemory(config, weighed_on_host(config, problem), limits, is_on_accelerator(x), dtype)
+        yield _InMemory(config, weighed_on_host(config, problem), limits, on_accelerator, dtype)
 
 
 class _InMemory:

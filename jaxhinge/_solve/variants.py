@@ -16,7 +16,16 @@ from jaxhinge._methods.problem import Config, Method
 from jaxhinge._methods.sharded import MeshLoss
 from jaxhinge._methods.streamed.kernels import Sides
 from jaxhinge._methods.streamed.stages import Source
-from jaxhinge._solve.binary import Solution, SolverOptions, solve_on_mesh, solve_problem, solve_streamed, solver_options
+from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
+from jaxhinge._solve.binary import (
+    Solution,
+    SolverOptions,
+    sharding_of,
+    solve_on_mesh,
+    solve_problem,
+    solve_streamed,
+    solver_options,
+)
 from jaxhinge._solve.given import Problem, config_of, host_rows, in_memory, is_traced, place_of, traced_rows
 
 _IN_0_1 = "a number strictly between 0 and 1"
@@ -285,6 +294,12 @@ def solve_one_class(
         if place == "mesh":
             return solve_on_mesh(config, x, None, l2, sample_weight, MeshLoss("one_class", (fraction,)), options)
         l2 = host_l2(l2)
+    mesh = explicit_mesh(x, sample_weight) if traced else None
+    if mesh is not None:
+        return with_automatic_axes(  # type: ignore[no-any-return]
+            mesh, sharding_of(x), solve_one_class, x, nu=nu, l2=l2, sample_weight=sample_weight, tol=tol,
+            max_steps=max_steps, init=init, method=method, as_numpy=as_numpy,
+        )  # fmt: skip
     rows, weight = _rows(x, sample_weight, traced)
     valid = jnp.all((jnp.asarray(nu) > 0) & (jnp.asarray(nu) < 1)) if traced else True
     ones = (jnp if traced else np).ones_like(weight)
@@ -310,6 +325,10 @@ def _two_sided(
         if place == "stream":
             return solve_streamed(config, Source(x, y, sample_weight, numbers), l2, options)
         return solve_on_mesh(config, x, y, l2, sample_weight, MeshLoss("sides", numbers), options)
+    mesh = explicit_mesh(x, y, sample_weight) if traced else None
+    if mesh is not None:
+        arguments = config, options, x, y, l2, sample_weight, epsilon, sides, traced
+        return with_automatic_axes(mesh, sharding_of(x), _two_sided, *arguments)  # type: ignore[no-any-return]
     rows, weight = _rows(x, sample_weight, traced)
     module: Any = jnp if traced else np
     if traced:

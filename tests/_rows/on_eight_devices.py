@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxhinge as jh
 from jaxhinge._methods import batch as batch_module
+from jaxhinge._methods import sharded
 from jaxhinge._methods.problem import Config
 from jaxhinge._rows import gram
 
@@ -226,6 +227,82 @@ def test_solve_inside_jit_moves_sums_only(mesh: str) -> None:
     assert float(found.gap) <= 1e-4 * float(found.primal_value)
     assert found.dual.sharding.spec == P("data")
     np.testing.assert_allclose(found.primal_value, exact().primal_value, rtol=1e-4)
+
+
+# ---- the solver's other problems
+
+TARGETS = (X @ [1.0, -2.0, 0.5, 0.0, 1.0] + 3.0 + RNG.normal(size=N)).astype(np.float32)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_regression(squared: bool) -> None:
+    rows = rows_on("automatic", y=TARGETS)
+    options: Any = {"l2": L2, "epsilon": 0.3, "squared": squared}
+    found = jh.solve_regression(rows.x, rows.y, sample_weight=rows.sample_weight, tol=1e-6, **options)
+    expected = jh.solve_regression(X, TARGETS, sample_weight=WEIGHT, tol=1e-8, **options)
+    assert int(found.status) == jh.Status.CONVERGED
+    assert found.dual.shape == (128,)
+    assert found.dual.sharding.spec == P("data")
+    np.testing.assert_allclose(found.primal_value, expected.primal_value, rtol=2e-6)
+    again = jh.solve_regression(rows.x, rows.y, sample_weight=rows.sample_weight, tol=1e-6, **options, init=found)
+    assert int(again.steps) == 0
+
+
+def test_quantiles_and_one_class() -> None:
+    rows = rows_on("explicit", y=TARGETS)
+    found = jh.solve_quantile(rows.x, rows.y, l2=L2, quantile=0.8, sample_weight=rows.sample_weight)
+    expected = jh.solve_quantile(X, TARGETS, l2=L2, quantile=0.8, sample_weight=WEIGHT)
+    np.testing.assert_allclose(found.primal_value, expected.primal_value, rtol=2e-4)
+    rows = rows_on("automatic", x=X + 2)
+    found = jh.solve_one_class(rows.x, nu=0.2, sample_weight=rows.sample_weight)
+    expected = jh.solve_one_class(X + 2, nu=0.2, sample_weight=WEIGHT)
+    np.testing.assert_allclose(found.primal_value, expected.primal_value, rtol=2e-4)
+    np.testing.assert_allclose(np.asarray(found.dual).sum(), 1, rtol=1e-6)
+
+
+def test_a_path_and_a_gap() -> None:
+    rows, l2 = rows_on("automatic"), [0.02, 1.0, 0.2]
+    found = jh.path(rows.x, rows.y, l2=l2, sample_weight=rows.sample_weight)
+    expected = jh.path(X, Y, l2=l2, sample_weight=WEIGHT)
+    np.testing.assert_allclose(found.primal_value, expected.primal_value, rtol=2e-4)
+    assert found.dual.sharding.spec == P(None, "data")
+    params = jh.LinearParams(found.params.w[0], found.params.b[0])
+    gaps = [jh.duality_gap(params, x, y, l2=L2, sample_weight=weight) for x, y, weight in (rows, (X, Y, WEIGHT))]
+    np.testing.assert_allclose(gaps[0], gaps[1], atol=1e-6)
+    dual = jh.duality_gap(params, rows.x, rows.y, l2=L2, sample_weight=rows.sample_weight, dual=found.dual[0])
+    np.testing.assert_allclose(dual, found.gap[0], atol=1e-6)
+
+
+def test_what_is_solved_on_a_mesh_moves_sums_only() -> None:
+    rows = rows_on("automatic", y=TARGETS)
+    loss = sharded.MeshLoss("sides", (0.3, 1.0, 1.0))
+    on_mesh = sharded.MeshRows(Config(), False, rows.x, rows.y, rows.sample_weight, loss)
+    layout, numbers = on_mesh._layout, (np.float64(1e-4), np.int32(50))
+    with jax.enable_x64(True):
+        weighed = sharded._weighed(layout, "sides").lower(*rows, tuple(map(np.float64, loss.numbers))).compile()
+        start = sharded._started(layout)(None, on_mesh._rows)
+        solved = sharded._compiled_sharded(on_mesh._config, layout).lower(on_mesh._rows, start, *numbers).compile()
+    assert_only_sums_travel(weighed, D)
+    assert_only_sums_travel(solved, (D + 1) ** 2)
+
+
+def test_regression_inside_jit_moves_sums_only() -> None:
+    rows = rows_on("explicit", y=TARGETS)
+    run = jax.jit(lambda rows, l2: jh.solve_regression(rows.x, rows.y, l2=l2, sample_weight=rows.sample_weight))
+    compiled = run.lower(rows, L2).compile()
+    assert_only_sums_travel(compiled, (D + 1) ** 2)
+    expected = jh.solve_regression(X, TARGETS, l2=L2, sample_weight=WEIGHT)
+    np.testing.assert_allclose(compiled(rows, L2).primal_value, expected.primal_value, rtol=2e-4)
+
+
+def test_what_a_mesh_cannot_do_is_refused_by_name() -> None:
+    rows = rows_on("automatic")
+    with pytest.raises(ValueError, match="solve_ranking compares rows that lie on different ones"):
+        jh.solve_ranking(rows.x, [[0, 1]], l2=L2)
+    for call in (jh.solve, jh.solve_regression, jh.solve_quantile, jh.path):
+        for option in ({"on_interrupt": "return"}, {"progress": True})[: 1 if call is jh.path else 2]:
+            with pytest.raises(ValueError, match="is for the CPU: on a mesh"):
+                call(rows.x, rows.y, l2=[L2] if call is jh.path else L2, **option)  # type: ignore[operator]
 
 
 def test_no_block_of_rows_lies_on_two_devices(monkeypatch: Any) -> None:

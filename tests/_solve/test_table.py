@@ -4,6 +4,8 @@ All cells that NumPy works on are walked, and of those that are compiled a few t
 columns for meshes are in `tests/_rows/on_eight_devices.py`.
 """
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,3 +242,30 @@ def test_ctrl_c_on_a_path_returns_what_was_reached(source, tmp_path, monkeypatch
         primal = SHARE @ np.maximum(0, 1 - CLASSES * (X @ w + b)) + l2 / 2 * (w @ w)
         assert found.primal_value[row] == pytest.approx(primal, rel=1e-9)
         assert found.gap[row] >= primal - whole.primal_value[row]
+
+
+# ---- memory
+
+
+def test_a_memory_map_is_never_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed_blocks, "_BLOCK_BYTES", 1 << 18)
+    # So few rows that a sample would be all of them.
+    x = np.random.default_rng(0).standard_normal((100_000, 40), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x)
+    y = np.asarray(x[:, 0] + x[:, 1] ** 2, np.float64)
+    classes, options = np.where(y > 1, 1, -1), {"l2": 0.1, "tol": 0.05}
+    del x
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for call in (
+        lambda: jh.solve_regression(x, y, **options),
+        lambda: jh.path(x, classes, l2=[0.1, 1.0], tol=0.05),
+        lambda: jh.duality_gap((np.zeros(40), 0.0), x, classes, l2=0.1, dual=np.zeros(100_000)),
+    ):
+        tracemalloc.start()
+        try:
+            call()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        # The file has 16 MB; held are a few blocks of a quarter of one, and a few numbers for each row.
+        assert peak < 8e6

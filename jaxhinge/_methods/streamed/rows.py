@@ -14,7 +14,7 @@ from jaxhinge._methods.streamed.kernels import Block
 
 # The sample that is solved first has at most so many rows and bytes: enough to come near the solution at little cost.
 _SAMPLE_ROWS = 1 << 17
-_SAMPLE_BYTES = 1 << 28
+_SAMPLE_BYTES = 1 << 26
 # Rows that are summed at a time in the first pass.
 _SUMMED = 4096
 
@@ -103,7 +103,9 @@ def first_pass(pieces: Pieces, tick: Callable[[], None]) -> StreamedRows:
         raise ValueError("x yielded no blocks. A function of blocks must return a new iterator each time it is called.")
     layout = Layout.of(first.x)
     notes = _Notes(first, pieces)
-    sample = _Sample(min(_SAMPLE_ROWS, _SAMPLE_BYTES // (layout.num_features * layout.dtype.itemsize)))
+    most = min(_SAMPLE_ROWS, _SAMPLE_BYTES // (layout.num_features * layout.dtype.itemsize))
+    # Of no more rows there is no sample, and none is kept.
+    sample = _Sample(0 if pieces.whole and len(first.y) <= most else most)
     moment, begin = np.zeros(layout.num_features), 0
     for x in cut(layout, notes.of(pieces)):
         y, weight = notes.view(slice(begin, begin + len(x)))
@@ -141,6 +143,8 @@ def _table(pieces: Pieces, layout: Layout, notes: _Notes, moment: NDArray, sampl
 
 def _sample_table(streamed: StreamedRows, sample: _Sample) -> StreamedRows | None:
     """The sample in the frame of the whole, unless it is no sample, or one class is hardly in it."""
+    if not sample.size:
+        return None
     x, y, weight = sample.rows()
     counted = y if weight is None else y[weight > 0]
     classes = len(counted) if streamed.pieces.real else min(np.sum(counted > 0), np.sum(counted < 0))
@@ -225,13 +229,15 @@ class _Sample:
         self._rng = np.random.default_rng(0)
         self._threshold = 1.0
         self._kept: list[tuple[NDArray, NDArray, NDArray, NDArray | None]] = []
-        self._size = 0
+        self.size = 0
 
     def add(self, x: NDArray, y: NDArray, weight: NDArray | None) -> None:
+        if not self._most:
+            return
         self._keep(self._rng.random(len(x)), x, y, weight)
-        while self._size > self._most:
+        while self.size > self._most:
             self._threshold /= 2
-            kept, self._kept, self._size = self._kept, [], 0
+            kept, self._kept, self.size = self._kept, [], 0
             for part in kept:
                 self._keep(*part)
 
@@ -242,4 +248,4 @@ class _Sample:
     def _keep(self, numbers: NDArray, x: NDArray, y: NDArray, weight: NDArray | None) -> None:
         chosen = numbers < self._threshold
         self._kept.append((numbers[chosen], x[chosen], y[chosen], None if weight is None else weight[chosen]))
-        self._size += int(chosen.sum())
+        self.size += int(chosen.sum())
