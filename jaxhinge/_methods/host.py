@@ -182,7 +182,10 @@ def _by_newton(
 ) -> SolverState:
     if not newton_suits(config, task.program):
         return found
-    new = solve_by_newton(task.program, found.best, bool(found.warm), tol, max_steps - int(found.steps), watch)
+    # The interior point is left steps enough where Newton's lead nowhere.
+    most = max_steps - int(found.steps)
+    most = most if config.method == "newton" else most // 2
+    new = solve_by_newton(task.program, found.best, bool(found.warm), tol, most, watch)
     steps = found.steps + np.int32(new.steps)
     return SolverState(new.best, steps, steps >= max_steps, np.True_)
 

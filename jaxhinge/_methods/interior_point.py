@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import Array
 from jaxhinge._methods.certificate import Certified, Program, better, certify, within
-from jaxhinge._methods.executor import Watch, choose, column, namespace, while_loop
+from jaxhinge._methods.executor import Watch, choose, column, either, namespace, while_loop
 from jaxhinge._methods.interior_rows import (
     Interior,
     Targets,
@@ -124,6 +124,10 @@ def step(program: Program, progress: Progress, newton_system: NewtonSystem, num_
     sound = xp.isfinite(xp.sum(moved.z, axis=-1) + xp.sum(moved.f, axis=-1) + xp.sum(moved.s, axis=-1))
     moved = choose(sound, moved, point)
     complementarity_gap = complementarity_gap_of(program, moved)
+    lags = best.primal - best.dual > complementarity_gap
+    best = either(
+        xp.any(lags), lambda: better(best, certify(program, moved.z, program.c * moved.f, moved.scores)), lambda: best
+    )
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
     steps_without_progress = xp.where(
         gained(gap, old_gap, complementarity_gap, progress.complementarity_gap), 0, progress.steps_without_progress + 1
