@@ -16,6 +16,7 @@ from jaxhinge._base.arrays import Array, NDArray
 from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.ascent import ascend, ascent_start
+from jaxhinge._methods.balance import with_balanced_forces
 from jaxhinge._methods.certificate import Program, better, within
 from jaxhinge._methods.coordinates import Task
 from jaxhinge._methods.executor import Watch
@@ -184,7 +185,7 @@ def _by_newton(
         return found
     # The interior point is left steps enough where Newton's lead nowhere.
     most = max_steps - int(found.steps)
-    most = most if config.method == "newton" else most // 2
+    most = most // 2 if config.method == "auto" and interior_point_suits(task.program) else most
     new = solve_by_newton(task.program, found.best, bool(found.warm), tol, most, watch)
     steps = found.steps + np.int32(new.steps)
     return SolverState(new.best, steps, steps >= max_steps, np.True_)
@@ -209,5 +210,8 @@ def _by_interior_point(
         progress = interior_point_steps(program, progress, system, *limits, correctors, 0.0, watch)
         if within(program, progress.best, limits[0]) or progress.steps >= max_steps:
             break
-    reached = outward(given, progress.best) if is_wide(given) else progress.best
+    reached = progress.best
+    if not within(program, reached, limits[0]):
+        reached = with_balanced_forces(program, reached)
+    reached = outward(given, reached) if is_wide(given) else reached
     return SolverState(better(best, reached), progress.steps, progress.steps >= max_steps, np.True_)

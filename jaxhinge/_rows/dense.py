@@ -168,6 +168,12 @@ class DenseRows(KernelRows):
         x = _wide(self.x[chosen])
         return DenseRows(x if self.centre is None else x - self.centre, None, self.bias)
 
+    @property
+    def whole(self) -> NDArray:
+        """`(n, p)`, the ones included."""
+        x = self.x if self.centre is None else self.x - self.centre
+        return np.column_stack([x, np.ones(len(x))]) if self.bias else x
+
     def _gram_of(self, rows: Any, weight: NDArray) -> NDArray:
         d = self.x.shape[1]
         scaled = np.empty((len(weight), d + self.bias))

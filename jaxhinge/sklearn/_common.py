@@ -30,7 +30,7 @@ _COPIES = 3
 
 _ADVICE = {
     Status.STEP_LIMIT: "Raise max_iter, or accept the gap with a larger tol.",
-    Status.STALLED: "Float64 allows no smaller gap here: scale the features (StandardScaler), regularise more, "
+    Status.STALLED: "No smaller gap was reached in float64: scale the features (StandardScaler), regularise more, "
     "or accept the gap with a larger tol.",
 }
 
