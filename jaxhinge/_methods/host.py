@@ -23,7 +23,7 @@ from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.interior_point import interior_point_steps
 from jaxhinge._methods.linear_systems import NewtonSystem, by_features, by_rows
 from jaxhinge._methods.newton import solve_by_newton
-from jaxhinge._methods.problem import Answer, Config, Rows, Start
+from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 from jaxhinge._methods.stages import (
     SolverState,
     cold_progress,
@@ -48,6 +48,8 @@ _LARGEST_SYSTEM = 4000
 # `_ROWS_SUFFICE`: down to this relative gap as many coordinates as rows are solved for by the rows, which takes a third
 # of the time but loses the digits beyond.
 _ROWS_SUFFICE = 1e-5
+# `_NEARER`: share of the tolerance that is aimed for where rounding to the caller's dtype lost the proof.
+_NEARER = 1e-2
 # A bound for given parameters is improved to this relative gap, or by so many steps.
 _TIGHT = 1e-7
 _TIGHT_STEPS = 200
@@ -78,7 +80,13 @@ def solve_task(
             watch.interrupted = True
     if watch.interrupted:
         found = found._replace(limited=np.True_)
-    return in_dtype(finish(config, rows, task, found, np.float64(tol)), config.dtype)
+    answer = finish(config, rows, task, found, np.float64(tol))
+    if answer.status == Status.STALLED and within(task.program, found.best, np.float64(tol)):
+        # Rounding to the caller's dtype lost what was proven. It loses less of a point nearer to the solution.
+        found = _by_interior_point(config, task, found, _NEARER * tol, max_steps, watch)
+        nearer = finish(config, rows, task, found, np.float64(tol))
+        answer = nearer if nearer.gap < answer.gap else answer
+    return in_dtype(answer, config.dtype)
 
 
 def in_dtype(answer: Answer, dtype: Any) -> Answer:
