@@ -6,12 +6,14 @@ belong to `fit`, `solve`, `sweep`, `diagnose` and the estimators.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from jaxhinge._base.arrays import (
     REAL,
@@ -30,8 +32,23 @@ _MOST_CLASSES = 2**31 - 1  # labels are converted to int32
 
 def inside_jit() -> bool:
     """Whether this runs inside `jit`, where what is computed from constants has no values either."""
-    # Nothing is compiled for it, unlike for `jnp.zeros(())`, and it does not hang after a fork.
+    # Outside of every transformation no JAX array is made: that would start the backend, and may hang after a fork.
+    if get_opaque_trace_state() == _OUTSIDE:
+        return False
+    # Nothing is compiled for it, unlike for `jnp.zeros(())`.
     return isinstance(jax.device_put(np.float32(0)), jax.core.Tracer)
+
+
+def _state_outside() -> Any:
+    """The trace state outside of every transformation, as a new thread has it: this one may be inside of one."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(get_opaque_trace_state()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+_OUTSIDE = _state_outside()
 
 
 def is_on_accelerator(x: Any) -> bool:
