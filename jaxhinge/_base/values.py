@@ -27,13 +27,14 @@ from jaxhinge._base.arrays import (
 )
 from jaxhinge._base.sparse import is_sparse
 
+_trace_state: Callable[[], Any] = get_opaque_trace_state
 _MOST_CLASSES = 2**31 - 1  # labels are converted to int32
 
 
 def inside_jit() -> bool:
     """Whether this runs inside `jit`, where what is computed from constants has no values either."""
     # Outside of every transformation no JAX array is made: that would start the backend, and may hang after a fork.
-    if get_opaque_trace_state() == _OUTSIDE:
+    if _trace_state() == _OUTSIDE:
         return False
     # Nothing is compiled for it, unlike for `jnp.zeros(())`.
     return isinstance(jax.device_put(np.float32(0)), jax.core.Tracer)
@@ -42,7 +43,7 @@ def inside_jit() -> bool:
 def _state_outside() -> Any:
     """The trace state outside of every transformation, as a new thread has it: this one may be inside of one."""
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(get_opaque_trace_state()))
+    thread = threading.Thread(target=lambda: found.append(_trace_state()))
     thread.start()
     thread.join()
     return found[0]
