@@ -275,6 +275,11 @@ class TwoSided:
         found: NDArray = self.rows.squares(_paired(weight))
         return found
 
+    def kernel(self, *, last: bool) -> NDArray:
+        """As `KernelRows.kernel`."""
+        kernel: NDArray = self.rows.kernel(last=last).repeat(2, axis=0).repeat(2, axis=1)
+        return kernel
+
     def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
         """As `DenseRows.magnitudes`."""
         of_scores, of_adjoint = self.rows.magnitudes(z, _paired(push))

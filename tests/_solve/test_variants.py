@@ -153,3 +153,19 @@ def test_variants_in_lanes_refuse_their_own_bad_values():
     assert found.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.REFUSED]
     found = jax.jit(jax.vmap(lambda nu: jh.solve_one_class(x + 2, nu=nu)))(np.float32([0.2, 0.8, -0.5]))
     assert found.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.REFUSED]
+
+
+@pytest.mark.parametrize(("n", "d", "fit_intercept"), [(2, 3, True), (2, 4, False), (3, 9, True), (20, 40, False)])
+def test_as_many_features_as_sides_of_rows(n, d, fit_intercept):
+    rng = np.random.default_rng(5)
+    x, y, l2, epsilon = rng.normal(size=(n, d)), rng.normal(size=n), 0.1, 0.05
+    found = jh.solve_regression(x, y, l2=l2, epsilon=epsilon, fit_intercept=fit_intercept, as_numpy=True)
+    r = y - x @ found.params.w - found.params.b
+    primal = np.maximum(np.abs(r) - epsilon, 0).mean() + l2 / 2 * found.params.w @ found.params.w
+    net = found.dual[0::2] - found.dual[1::2]
+    dual = net @ y - epsilon * found.dual.sum() - (net @ x) @ (net @ x) / (2 * l2)
+    assert found.status == Status.CONVERGED
+    assert (found.dual >= 0).all() and found.dual.max() <= (1 + 1e-12) / n
+    assert not fit_intercept or abs(net.sum()) < 1e-12
+    np.testing.assert_allclose((found.primal_value, found.dual_value), (primal, dual), rtol=1e-9)
+    assert -1e-12 <= primal - dual <= 1.0001e-4 * primal
