@@ -40,6 +40,7 @@ from jaxhinge._methods.certificate import (
     dual_value,
     feasible,
     losses,
+    over_penalty,
     primal_value,
 )
 from jaxhinge._methods.executor import Watch, choose, dot, either, namespace, while_loop
@@ -51,8 +52,13 @@ _FIRST_RATE = 0.5
 _SAMPLED_RATE = 1 / 0.3
 # `_GROWTH`: how much the rate grows with each new multiplier.
 _GROWTH = 3.0
-# `_SLOW_GROWTH`: the same where systems are solved by products with the rows, which take more of them at a larger rate.
+# Where systems are solved by products with the rows, these take more of them the larger the rate is. It begins at
+# `_PLAIN` of the rate at which the rows weigh as much as the penalty, or at `_LARGEST_FIRST_RATE`. It grows by
+# `_SLOW_GROWTH` with a multiplier that leaves more than `_SHARE` of what the one before has left.
+_PLAIN = 0.3
+_LARGEST_FIRST_RATE = 0.5
 _SLOW_GROWTH = 2.0
+_SHARE = 0.5
 # `_LARGEST_RATE`: beyond it the Hessian loses the penalty to rounding.
 _LARGEST_RATE = 1e9
 # `PATIENCE`: the method is left where a multiplier takes more Newton steps than this: rows are then heaped on the kink,
@@ -84,6 +90,7 @@ class NewtonState(NamedTuple):
       violations: `(n,)`, `r - scores(z)`.
       fraction: `(n,)`, the multiplier as a share of `c`.
       rate: How steep the smoothed kink is.
+      removable: The part of the gap that the last multiplier was to remove.
       best: The best certificate.
       inner: Newton steps since the last multiplier.
       steps: Newton steps in all.
@@ -93,6 +100,7 @@ class NewtonState(NamedTuple):
     violations: Array
     fraction: Array
     rate: Array
+    removable: Array
     best: Certified
     inner: Array
     steps: Array
@@ -103,7 +111,7 @@ def newton_start(program: Program, best: Certified, fraction: Array, rate: float
     xp, violations = namespace(best.z), program.r - program.scores(best.z)
     # Numbers that vary over the axes of a `shard_map` as the data do.
     zero = xp.isnan(best.primal) * xp.int32(0)
-    return NewtonState(best.z, violations, fraction, rate + 0 * best.primal, best, zero, zero)
+    return NewtonState(best.z, violations, fraction, rate + 0 * best.primal, xp.inf + 0 * best.primal, best, zero, zero)
 
 
 def newton_steps(
@@ -137,8 +145,9 @@ def _step(program: Program, state: NewtonState) -> NewtonState:
     removable = dot(c, losses(program, v)) - dot(push, v)
 
     def new_multiplier() -> NewtonState:
-        growth = _SLOW_GROWTH if program.rows.by_products else _GROWTH
-        return state._replace(fraction=share, rate=growth * state.rate, inner=0 * state.inner)
+        slow = removable > _SHARE * state.removable
+        growth = xp.where(slow, _SLOW_GROWTH, 1.0) if program.rows.by_products else _GROWTH
+        return state._replace(fraction=share, rate=growth * state.rate, inner=0 * state.inner, removable=removable)
 
     def step() -> NewtonState:
         return _newton_step(program, state, reach, adjoint)
@@ -242,6 +251,8 @@ def solve_by_newton(
     p, n = program.shape
     few = max(n // _SAMPLED, _ROWS_PER_FEATURE * p)
     share = best.alpha / program.c
+    if program.rows.by_products:
+        return _all_rows(program, best, share, _plain_rate(program), tol, max_steps, watch)
     if warm:
         gap = (best.primal - best.dual) / max(abs(best.primal), 1e-300)
         rate = float(np.clip(0.1 / max(gap, 1e-4), _FIRST_RATE, 30.0))
@@ -267,6 +278,13 @@ def _all_rows(
     state = newton_steps(program, state, lambda found: tol * abs(found.primal), np.int32(max_steps), watch)
     left = bool(state.best.primal - state.best.dual > tol * abs(state.best.primal))
     return NewtonResult(state.best, int(state.steps), float(state.rate), state.fraction, left)
+
+
+def _plain_rate(program: Program) -> float:
+    """A first rate at which the system is next to its penalty."""
+    squares = over_penalty(program, program.rows.squares(program.c))
+    weight = float(np.sum(squares) / np.sum(program.c) * np.mean(program.c))
+    return min(_LARGEST_FIRST_RATE, _PLAIN / weight) if weight > 0 else _LARGEST_FIRST_RATE
 
 
 def _sample_solution(program: Program, few: int, max_steps: int, watch: Watch | None) -> tuple[NDArray, int]:
