@@ -72,8 +72,9 @@ def conjugate_gradients(
     diagonal of the system: features of other scales cost nothing (Hestenes and Stiefel, Methods of conjugate gradients
     for solving linear systems, 1952).
     """
-    rows, weight = program.rows.active(weight * program.sign * program.sign)
-    inverse = 1 / (penalty + rows.squares(weight))
+    weight = weight * program.sign * program.sign
+    inverse = 1 / (penalty + program.rows.squares(weight))
+    rows, weight = program.rows.active(weight)
 
     def going(state: tuple[Array, ...]) -> Array:
         return (state[4] > reduction**2 * first) & (state[5] < max_iterations)

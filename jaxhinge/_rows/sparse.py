@@ -73,9 +73,7 @@ class SparseRows(KernelRows):
 
     def squares(self, weight: NDArray) -> NDArray:
         """The diagonal of `gram(weight)`, `(p,)`."""
-        each = np.repeat(weight, np.diff(self.x.indptr))
-        found = np.bincount(self.x.indices, weights=self.x.data**2 * each, minlength=self.x.shape[1])
-        total = np.sum(weight)
+        found, total = self._squared @ weight, np.sum(weight)
         if self.centre is not None:
             found = np.maximum(found - self.centre * (2 * self._backward(weight) - total * self.centre), 0)
         return np.append(found, total) if self.bias else found
@@ -136,30 +134,37 @@ class SparseRows(KernelRows):
         return scaled
 
     def _forward(self, w: NDArray) -> NDArray:
-        parts = self._each_block(lambda rows, block: (block @ w.T).T)
+        parts = self._each_block(lambda rows, block, _: (block @ w.T).T)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
     def _backward(self, push: NDArray) -> NDArray:
-        parts = self._each_block(lambda rows, block: (block.T @ push[..., rows].T).T)
+        parts = self._each_block(lambda rows, _, transposed: (transposed @ push[..., rows].T).T)
         total: NDArray = sum(parts[1:], parts[0])
         return total
 
-    def _each_block(self, function: Callable[[slice, Any], NDArray]) -> list[NDArray]:
+    def _each_block(self, function: Callable[[slice, Any, Any], NDArray]) -> list[NDArray]:
         return in_threads(lambda item: function(*item), self._blocks)
 
     @cached_property
-    def _blocks(self) -> list[tuple[slice, Any]]:
-        """Blocks of rows, which share the memory of all of them."""
+    def _squared(self) -> Any:
+        """The squares of all numbers, transposed."""
+        x = self.x
+        return type(x)((x.data * x.data, x.indices, x.indptr), shape=x.shape).T
+
+    @cached_property
+    def _blocks(self) -> list[tuple[slice, Any, Any]]:
+        """Blocks of rows and their transposes, which share the memory of all of them."""
         x, (n, d) = self.x, self.x.shape
         # Every block adds up a vector of all features: it must hold more numbers than that, or the sums cost more.
         size = max(_BLOCK, 2 * d)
         if x.nnz < 2 * size:
-            return [(slice(None), x)]
+            return [(slice(None), x, x.T)]
         ends = np.searchsorted(x.indptr, np.arange(size, x.nnz, size))
         edges = np.unique(np.concatenate([[0], ends, [n]]))
         blocks = []
         for begin, end in itertools.pairwise(edges.tolist()):
             first, last = x.indptr[begin], x.indptr[end]
             parts = x.data[first:last], x.indices[first:last], x.indptr[begin : end + 1] - first
-            blocks.append((slice(begin, end), type(x)(parts, shape=(end - begin, d))))
+            block = type(x)(parts, shape=(end - begin, d))
+            blocks.append((slice(begin, end), block, block.T))
         return blocks
