@@ -22,8 +22,10 @@ from jaxhinge._base.arrays import (
     refuse_integer_zeros,
     scalar_like,
 )
-from jaxhinge._base.values import host_integer
+from jaxhinge._base.sparse import is_sparse
+from jaxhinge._base.values import host_integer, inside_jit
 from jaxhinge._objective.one_pass import Terms, affine, blockwise_mean_loss, blockwise_pays
+from jaxhinge._objective.sparse import sparse_features
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge.losses import hinge_loss
 from jaxhinge.losses._families import BINARY, MULTILABEL, is_one_of
@@ -80,7 +82,8 @@ def decision_function(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.
 
     Args:
       params: `(w, b)`: `w` `(d,)` and `b` `()`, or `w` `(d, k)` and `b` `(k,)`. Differentiable.
-      x: Features `(n, d)`, or one row `(d,)`. Integers and booleans are converted. Differentiable.
+      x: Features `(n, d)`, or one row `(d,)`. Integers and booleans are converted. Differentiable. Sparse rows
+        `(n, d)`, of SciPy or a BCOO, are not made dense.
 
     Returns:
       Scores `(n,)`, or `(n, k)` (without `n` for one row), in the common dtype of `params` and `x`.
@@ -94,9 +97,9 @@ def decision_function(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.
     >>> print(jaxhinge.decision_function(params, jnp.array([[2.0, 1.0], [0.0, 3.0]])))
     [ 1.5 -2.5]
     """
-    w, b, x = _checked_model(params, x)
-    dtype = common_dtype(w, b, x)
-    return affine(w, b, x, dtype).astype(dtype)
+    w, b, features = _checked_model(params, x)
+    dtype = _dtype_of(w, b, features)
+    return affine(w, b, features, dtype).astype(dtype)
 
 
 def predict(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.Array:
@@ -104,7 +107,7 @@ def predict(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.Array:
 
     Args:
       params: `(w, b)`, as for `decision_function`.
-      x: Features `(n, d)`, or one row `(d,)`.
+      x: Features `(n, d)`, or one row `(d,)`, as for `decision_function`.
 
     Returns:
       int32 `(n,)` (`()` for one row): -1 and +1, or labels `0..k-1` where `w` is `(d, k)`.
@@ -117,8 +120,8 @@ def predict(params: tuple[ArrayLike, ArrayLike], x: ArrayLike) -> jax.Array:
     >>> print(jaxhinge.predict(params, jnp.array([[2.0, 1.0], [0.0, 3.0]])))
     [ 1 -1]
     """
-    w, b, x = _checked_model(params, x)
-    scores = decision_function((w, b), x)
+    w, b, features = _checked_model(params, x)
+    scores = decision_function((w, b), features)
     if w.ndim == 2:
         return jnp.argmax(scores, axis=-1).astype(jnp.int32)
     return jnp.where(scores > 0, 1, -1).astype(jnp.int32)
@@ -147,7 +150,8 @@ def loss(
       params: `(w, b)`: `w` `(d,)` and `b` `()`, or `w` `(d, k)` and `b` `(k,)` with a multiclass
         `loss_fn`. Differentiable; the gradient has the same structure. On a kink it is what
         `subgradient=` says, 0 by default.
-      x: Features `(n, d)`, or one row `(d,)` with a scalar `y`. Differentiable.
+      x: Features `(n, d)`, or one row `(d,)` with a scalar `y`. Differentiable. Sparse rows `(n, d)` are not made
+        dense: a BCOO anywhere, SciPy's matrices as a constant, which `jit` cannot take as an argument.
       y: What `loss_fn` wants: targets -1 and +1 `(n,)`, labels `0..k-1` `(n,)`, or real targets; `(n, k)` for
         `losses.multilabel_margin_loss`. Values of floats and JAX arrays are not looked at.
       l2: The strength of regularisation, one number. Differentiable.
@@ -190,16 +194,16 @@ def loss(
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
     check_real_number("l2", l2, meaning="the strength of regularisation, at least 0", valid=lambda value: value >= 0.0)
-    w, b, x = _checked_model(params, x)
-    rows = x.shape[:-1]
+    w, b, features = _checked_model(params, x)
+    rows = features.shape[:-1]
     if rows == (0,):
         raise ValueError("x has no rows; the mean over an empty batch is not defined.")
     _check_rows("y", y, (*rows, *b.shape) if is_one_of(loss_fn, MULTILABEL) else rows)
     check_targets(loss_fn, y)
     # The scores are float32 at least: 1/n in float16 loses digits beyond 16,000 rows, and the
     # gradient is a sum over rows.
-    dtype = at_least_float32(common_dtype(w, b, x))
-    mean = _mean_loss(loss_fn, (w, b), x, y, sample_weight, loss_options, dtype)
+    dtype = at_least_float32(_dtype_of(w, b, features))
+    mean = _mean_loss(loss_fn, (w, b), features, y, sample_weight, loss_options, dtype)
     l2 = scalar_like("l2", l2, dtype)
     penalty = _penalty(l2, w) + (_penalty(l2, b) if flag("regularize_bias", regularize_bias) else 0)
     return mean + penalty
@@ -214,7 +218,7 @@ def check_targets(loss_fn: Callable[..., jax.Array], y: Any) -> None:
 def _mean_loss(
     loss_fn: Callable[..., jax.Array],
     params: tuple[jax.Array, jax.Array],
-    x: jax.Array,
+    x: Any,
     y: ArrayLike,
     sample_weight: ArrayLike | None,
     options: dict[str, Any],
@@ -243,14 +247,18 @@ def _mean_loss(
     return jnp.mean(values) if weight is None else jnp.sum(weight * values) / jnp.sum(weight)
 
 
-def _checked_model(params: Any, x: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _checked_model(params: Any, x: Any) -> tuple[jax.Array, jax.Array, Any]:
     """`w`, `b` and `x` as floating arrays whose shapes fit."""
     if not isinstance(params, (tuple, list)) or len(params) != 2:
         advice = ' Use (params["w"], params["b"]).' if isinstance(params, dict) else ""
         raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.{advice}")
     w, b = params
     w, b = float_array("w", w), float_array("b", b)
-    x = feature_array("x", x)
+    if is_sparse(x):
+        traced = inside_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((w, b, x)))
+        x = sparse_features("x", x, traced=traced)
+    else:
+        x = feature_array("x", x)
     if w.ndim not in (1, 2):
         raise ValueError(f"w must have shape (d,) or (d, k); got {w.shape}.")
     if b.shape != w.shape[1:]:
@@ -270,6 +278,11 @@ def _checked_model(params: Any, x: ArrayLike) -> tuple[jax.Array, jax.Array, jax
             advice = " x looks transposed: rows are examples, columns are features."
         raise ValueError(f"x has shape {x.shape}, but w of shape {w.shape} needs x of shape (n, {w.shape[0]}).{advice}")
     return w, b, x
+
+
+def _dtype_of(w: jax.Array, b: jax.Array, x: Any) -> Any:
+    """The common dtype, that of SciPy's numbers being the one which JAX has for theirs."""
+    return common_dtype(w, b, jax.dtypes.canonicalize_dtype(x.dtype) if is_sparse(x) else x)
 
 
 def _check_rows(name: str, values: ArrayLike, rows: tuple[int, ...]) -> None:

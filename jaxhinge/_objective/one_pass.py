@@ -29,6 +29,8 @@ from jax.typing import DTypeLike
 
 from jaxhinge import losses
 from jaxhinge._base.arrays import at_least_float32
+from jaxhinge._base.sparse import is_sparse
+from jaxhinge._objective.sparse import affine as sparse_affine
 
 # Numbers in a block. With half as many, XLA no longer shares a matrix-vector product among its threads; four times as
 # many begin to exceed the cache.
@@ -69,6 +71,8 @@ class Loss(NamedTuple):
 
 def affine(w: jax.Array, b: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x @ w + b`, accumulated in float32 at least."""
+    if is_sparse(x):
+        return sparse_affine(w, b, x, dtype)
     wide = at_least_float32(dtype)
     # A product with one vector takes as long as reading the rows. On a GPU the default precision would round float32 to
     # ten bits for nothing, and copy the rows to do so: 1.0 ms for 0.5 on 2,000,000 x 128.
@@ -82,7 +86,7 @@ def blockwise_pays(loss_fn: Callable[..., jax.Array], x: jax.Array, options: dic
 
     It is wrong for a loss that does not treat each row by itself, and for an option with a number for each row.
     """
-    if x.ndim != 2 or not all(isinstance(size, int) for size in x.shape):
+    if is_sparse(x) or x.ndim != 2 or not all(isinstance(size, int) for size in x.shape):
         return False
     count = x.size // _BLOCK
     return (
