@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas
 import pytest
-import scipy.sparse
 from helpers import references
 from hypothesis import given
 from hypothesis import strategies as st
@@ -340,7 +339,6 @@ def test_parameters_that_are_no_pair_are_refused(params):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (scipy.sparse.csr_matrix(X), r"x\.toarray\(\)"),
         (np.ma.masked_array(X, mask=np.eye(5, 3)), "masked entries"),
         (pandas.DataFrame({"a": [1.0], "b": [2.0], "c": ["red"]}), "dtype object"),
         ([["a", "b", "c"]], "must be real numbers"),

@@ -23,7 +23,7 @@ WEIGHT = RNG.integers(1, 4, 40).astype(np.float32)
 @pytest.mark.parametrize("params", [PARAMS, CLASSES], ids=["targets", "classes"])
 def test_scores_and_predictions(kind, params):
     x = SPARSE[kind]
-    np.testing.assert_array_equal(jh.decision_function(params, x), DENSE @ params.w + params.b)
+    np.testing.assert_array_equal(jh.decision_function(params, x), DENSE @ np.asarray(params.w) + np.asarray(params.b))
     np.testing.assert_array_equal(jh.predict(params, x), jh.predict(params, DENSE))
     assert jh.decision_function(params, x).dtype == jnp.float32
 
