@@ -102,7 +102,7 @@ class MeshRows:
         """The answer, whose dual lies as the rows do; `init` is a pair `(params, dual)` or None."""
         layout, given = self._layout, self._given(init)
         with jax.enable_x64(True):
-            rows = self._rows._replace(l2=jax.device_put(np.float64(l2), layout.whole))
+            rows = self._rows._replace(l2=np.float64(l2))
             start = _started(layout)(given, rows)
             core = _compiled_sharded(self._config, layout)
             answer: Answer = computed(core(rows, start, np.float64(tol), np.int32(max_steps)))
@@ -112,9 +112,9 @@ class MeshRows:
 
     def gap(self, l2: float, params: Any, dual: Any, tol: float, max_steps: int) -> jax.Array:
         """The objective at the parameters minus a dual value: that of a dual as it is, or of one solved for (None)."""
-        given = self._given((params, np.zeros(self.shape[0]) if dual is None else dual))
+        given = self._given((params, dual))
         with jax.enable_x64(True):
-            rows = self._rows._replace(l2=jax.device_put(np.float64(l2), self._layout.whole))
+            rows = self._rows._replace(l2=np.float64(l2))
             start = _started(self._layout)(given, rows)
             core = _compiled_gap(self._config, self._layout, dual is None)
             gap: jax.Array = computed(core(rows, start, np.float64(tol), np.int32(max_steps)))
@@ -132,12 +132,12 @@ class MeshRows:
         if init is None:
             return None
         ((w, b), dual), (n, d) = init, self.shape
-        if jnp.shape(w) != (d,) or jnp.shape(dual) != (n,):
+        if jnp.shape(w) != (d,) or (dual is not None and jnp.shape(dual) != (n,)):
             raise ValueError(
                 f"init has params.w of shape {jnp.shape(w)} and dual of shape {jnp.shape(dual)}, but these rows need "
                 f"({d},) and ({n},). Start from a solution with the same rows and features, or leave init out."
             )
-        return w, b, jax.device_put(dual, self._layout.vector)
+        return w, b, None if dual is None else jax.device_put(dual, self._layout.vector)
 
 
 def layout_of(x: jax.Array) -> Layout:
@@ -253,11 +253,12 @@ def _started(layout: Layout) -> Any:
     return jax.jit(_placed_start, out_shardings=Start(w=whole, b=whole, dual=layout.vector, warm=whole))
 
 
-def _placed_start(init: tuple[jax.Array, jax.Array, jax.Array] | None, rows: Rows) -> Start:
+def _placed_start(init: tuple[jax.Array, jax.Array, jax.Array | None] | None, rows: Rows) -> Start:
     zeros = jnp.zeros_like(rows.c)
     if init is None:
         return Start(jnp.zeros(rows.xt.shape[0]), jnp.zeros(()), zeros, jnp.asarray(False))
     w, b, dual = init
+    dual = zeros if dual is None else dual
     return Start(w.astype(zeros.dtype), b.astype(zeros.dtype), dual.astype(zeros.dtype), jnp.asarray(True))
 
 

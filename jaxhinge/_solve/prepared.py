@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from jaxhinge._base.values import check_finite, is_on_accelerator
@@ -40,7 +41,7 @@ def prepared(config: Config, x: Any, y: Any, sample_weight: Any, options: Solver
     if place == "stream":
         check_streamable(config)
         with opened(Source(x, y, sample_weight), options.as_numpy, False, limits.tol) as stream:
-            yield _OfStream(config, stream, limits)
+            yield _OfStream(config, stream, limits, options.as_numpy)
     elif place == "mesh":
         # The bar is over the strengths.
         check_one_program(options._replace(progress=None))
@@ -53,13 +54,13 @@ def prepared(config: Config, x: Any, y: Any, sample_weight: Any, options: Solver
         check_finite("x", problem.x)
         dtype = np.float64 if options.as_numpy else caller_dtype(problem.x)
         config = replace(config, dtype=dtype)
-        yield _InMemory(config, weighed_on_host(config, problem), limits, on_accelerator, dtype)
+        yield _InMemory(config, weighed_on_host(config, problem), limits, on_accelerator, options.as_numpy)
 
 
 class _InMemory:
-    def __init__(self, config: Config, rows: Rows, limits: Limits, on_accelerator: bool, dtype: Any) -> None:
-        self._config, self._rows, self._limits = config, rows, limits
-        self._on_accelerator, self.dtype = on_accelerator, dtype
+    def __init__(self, config: Config, rows: Rows, limits: Limits, on_accelerator: bool, as_numpy: bool) -> None:
+        self._config, self._rows, self._limits, self.dtype = config, rows, limits, config.dtype
+        self._on_accelerator, self._as_numpy = on_accelerator, as_numpy
         # One for all strengths: after Ctrl-C the others only certify where they would start.
         self._watch = Watch(limits.on_interrupt == "return")
 
@@ -71,18 +72,19 @@ class _InMemory:
         return solve_on_host(self._config, rows, start, tol, max_steps, self._watch)
 
     def stacked(self, leaves: tuple[Any, ...]) -> Any:
-        return np.stack(leaves)
+        return _joined(leaves, self._as_numpy)
 
 
 class _OfStream:
-    def __init__(self, config: Config, stream: Stream, limits: Limits) -> None:
+    def __init__(self, config: Config, stream: Stream, limits: Limits, as_numpy: bool) -> None:
         self._config, self._stream, self._limits, self.dtype = config, stream, limits, stream.dtype
+        self._as_numpy = as_numpy
 
     def solve(self, l2: float, before: Answer | None) -> Answer:
         return self._stream.solve(self._config, l2, _start(before, *self._stream.shape), self._limits)
 
     def stacked(self, leaves: tuple[Any, ...]) -> Any:
-        return np.stack(leaves)
+        return _joined(leaves, self._as_numpy)
 
 
 class _OfMesh:
@@ -95,6 +97,10 @@ class _OfMesh:
 
     def stacked(self, leaves: tuple[Any, ...]) -> Any:
         return self._rows.stacked(leaves)
+
+
+def _joined(leaves: tuple[Any, ...], as_numpy: bool) -> Any:
+    return np.stack(leaves) if as_numpy else jax.device_put(np.stack(leaves))
 
 
 def _start(before: Answer | None, n: int, d: int) -> Start:

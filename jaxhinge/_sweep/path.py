@@ -110,8 +110,9 @@ def path(
             bar.update()
         leaves = [solver.stacked(leaf) for leaf in zip(*(answers[i] for i in range(len(order))), strict=True)]
     found = Answer(*leaves)
-    result = Path(
-        l2=strengths.astype(solver.dtype),
+    given = strengths.astype(solver.dtype)
+    return Path(
+        l2=given if as_numpy else jax.device_put(given),
         params=LinearParams(found.w, found.b),
         dual=found.dual,
         primal_value=found.primal_value,
@@ -120,4 +121,3 @@ def path(
         steps=found.steps,
         status=found.status,
     )
-    return result if as_numpy else jax.device_put(result)
