@@ -8,6 +8,8 @@ from typing import Any
 
 # Parts that `pairs_by_label` has no use for.
 _OF_A_ROW = {"slope", "margin_labels", "push_labels"}
+# Masks that, with the score's sign flipped, are another of these masks with the push's sign flipped.
+_TURNED = {"inverted", "inverted_zero", "shifted", "zero", "all"}
 _SIZES = {"divisor", "data_sign", "whole_sign", "shrinkage", "bias_shrinkage", "bias"}
 
 
@@ -26,14 +28,15 @@ class Alteration:
     @property
     def of_size(self) -> bool:
         """Whether it only multiplies the data term, the regulariser or the bias by constants (or powers of `n`)."""
-        plain = self.changes.get("shrinkage") not in ("absolute", "norm", "norm_too")
-        return set(self.changes) <= _SIZES and plain and self.changes.get("divisor") != "active"
+        return set(self.changes) <= _SIZES and self.changes.get("divisor") != "active"
 
     def joined(self, other: Alteration) -> Alteration | None:
         """Both mistakes, or None where they replace the same part or are one cause."""
         if set(self.changes) & set(other.changes) or set(self.causes) & set(other.causes):
             return None
         changes = {**self.changes, **other.changes}
+        if "score_sign" in changes and changes.get("mask") in _TURNED:
+            return None
         if changes.get("rows") == "pairs_by_label" and (set(changes) & _OF_A_ROW or changes.get("mask") == "all"):
             # Its pushes are +1 and -1; and where every pair pushes it is a plain sum.
             return None

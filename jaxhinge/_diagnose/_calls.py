@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,14 @@ def calling_of(
     return Calling(labels, intercept, passes_bias, weights)
 
 
-def call(function: Callable[..., Any], point: Point, calling: Calling, *, bias_as_number: bool = False) -> Returned:
+def call(
+    function: Callable[..., Any],
+    point: Point,
+    calling: Calling,
+    *,
+    bias_as_number: bool = False,
+    bias_first: bool = False,
+) -> Returned:
     """Call the function on copies of a point and read what it returns."""
     arguments, options = calling.arguments(point, bias_as_number=bias_as_number)
     before, _ = calling.arguments(point)
@@ -70,7 +77,8 @@ def call(function: Callable[..., Any], point: Point, calling: Calling, *, bias_a
         # Warnings of the caller's function, thirty times over, would only hide the report.
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = read(function(*arguments, **options), point, intercept=calling.intercept)
+            value = function(*arguments, **options)
+            result = read(value, point, intercept=calling.intercept, bias_first=bias_first)
     except WrongShape as error:
         return Returned(None, trouble="wrong_shape", detail=str(error) + suggested_call(function))
     except Exception as error:
@@ -78,4 +86,4 @@ def call(function: Callable[..., Any], point: Point, calling: Calling, *, bias_a
         return Returned(None, trouble="raised", detail=told + suggested_call(function))
     names = ("w", "b", "x", "y") if calling.passes_bias else ("w", "x", "y")
     wrote = [name for name, old, new in zip(names, before, arguments, strict=False) if not np.array_equal(old, new)]
-    return Returned(result.gradient, result.precision, result.trouble, result.detail, tuple(wrote), result.loss)
+    return replace(result, wrote_to=tuple(wrote))

@@ -45,11 +45,11 @@ _COMMON = {
     ),
     "regularizer_sign_flipped": Advice("The regulariser has the wrong sign: -l2 * w.", "dw += l2 * w"),
     "regularizer_l1": Advice(
-        "The regulariser gives l2 * sign(w), the gradient of an L1 norm; that of l2/2 ||w||^2 is l2 * w.",
+        "The regulariser gives {half}l2 * sign(w), the gradient of an L1 norm; that of l2/2 ||w||^2 is l2 * w.",
         "dw += l2 * w   # not l2 * np.sign(w)",
     ),
     "regularizer_norm_not_squared": Advice(
-        "The regulariser gives l2 * w / ||w||, the gradient of l2 ||w||; that of l2/2 ||w||^2 is l2 * w.",
+        "The regulariser gives {half}l2 * w / ||w||, the gradient of a norm; that of l2/2 ||w||^2 is l2 * w.",
         "dw += l2 * w   # the norm is squared",
     ),
     "regularizer_unexpected": Advice(
@@ -178,8 +178,8 @@ _COMMON = {
         "The bias is not regularised, where fit_intercept='regularized' was stated.", "db += l2 * b"
     ),
     "regularizer_skipped": Advice(
-        "The regulariser is left out where no row violates the margin.",
-        "dw = l2 * w + dw_data   # also where no row is active",
+        "The regulariser is left out {skipped}.",
+        "dw = l2 * w + dw_data   # once, whichever rows are active",
     ),
     "score_sign_flipped": Advice(
         "Margin and push are those of -score: a row pushes where 1 + margin > 0, and away from its label.",
@@ -375,6 +375,11 @@ def _words(recipe: Recipe, objective: Objective) -> dict[str, object]:
         "loss": objective.name,
         "required": objective.margin,
         "threshold": recipe.threshold,
+        "half": "1/2 * " if recipe.shrinkage == "halved" else "",
+        "skipped": {
+            "each_violating": "for each row that keeps the margin: it is added with the violators, in the loop",
+            "each_satisfied": "for each row that violates the margin: it is added with the others, in the loop",
+        }.get(recipe.shrinkage_rows, "where no row violates the margin"),
         "square_factor": "2 * " if recipe.slope == "squared" else "",
         "sign_of": "The whole gradient" if whole else "The data term",
         "sign_formula": "+y_i x_i where -y_i x_i is meant" + (", and -l2 * w" if whole and objective.l2 else ""),

@@ -63,9 +63,11 @@ def _names(point: Point) -> list[str]:
     return [f"w[{i}, {j}]" for i in range(d) for j in range(k)] + [f"b[{j}]" for j in range(k)]
 
 
-def trouble_notes(evidence: list[Evidence]) -> list[str]:
-    """What went wrong besides the numbers."""
+def trouble_notes(evidence: list[Evidence], *, right: bool) -> list[str]:
+    """What went wrong besides the numbers, which are right or not."""
     notes = [evidence[0].returned.detail] if evidence[0].returned.trouble else []
+    if notes and right:
+        notes.append("Its numbers are those of a valid gradient.")
     for item in evidence[1:]:
         if item.returned.gradient is None:
             notes.append(f"At another point ({item.probe.name}, n = {len(item.probe.point.x)}): {item.returned.detail}")

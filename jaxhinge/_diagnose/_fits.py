@@ -31,7 +31,9 @@ _ENOUGH = 512
 # Features that the test of a core looks at.
 _FEATURES = 24
 # Parts that a fit replaces; a recipe that changes them is not fitted.
-_OF_SIZE = {"divisor", "shrinkage", "bias_shrinkage", "bias", "whole_sign", "shrinkage_rows", "weights"}
+_OF_SIZE = {
+    "divisor", "shrinkage", "bias_shrinkage", "bias", "whole_sign", "shrinkage_rows", "direction", "weights",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

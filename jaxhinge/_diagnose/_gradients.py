@@ -149,8 +149,8 @@ def gradient_sets(
     sets = []
     for rows in _contributions(point, objective, recipe, PRECISIONS[precision], features):
         for divisor in _divisors(point, objective, recipe, rows.active):
-            for shrinks in _shrinks(recipe, rows.active):
-                shrinkage = _shrinkage(point, objective, recipe, features) * (1.0 if shrinks else 0.0)
+            for times in _times(point, objective, recipe, rows.active, divisor):
+                shrinkage = times * _shrinkage(point, objective, recipe, features)
                 sets.append(_combined(point, objective, recipe, precision, rows, divisor, shrinkage))
     return sets
 
@@ -186,12 +186,19 @@ def _over_coordinates(point: Point, recipe: Recipe, pushes: Pushes, bias_pushes:
     return _Rows(fixed, size, groups, [row % len(point.x) for row in rows], pushes.active, len(x))
 
 
-def _shrinks(recipe: Recipe, active: tuple[int, int]) -> list[bool]:
-    """Whether the regulariser counts; both where a row on the kink decides."""
+def _times(point: Point, objective: Objective, recipe: Recipe, active: tuple[int, int], divisor: float) -> list[float]:
+    """How often the regulariser counts; every answer that a row on the kink leaves open."""
     if recipe.shrinkage_rows == "all":
-        return [True]
+        return [1.0]
     least, most = active
-    return [True] if least else [False] if not most else [True, False]
+    if recipe.shrinkage_rows == "any_violating":
+        return [1.0] if least else [0.0] if not most else [1.0, 0.0]
+    # Where the data term is divided by their number, that is known.
+    counts = [divisor] if recipe.divisor == "active" else [*range(least, min(most, least + _MOST_COUNTS) + 1)]
+    if recipe.shrinkage_rows == "each_satisfied":
+        counts = [len(point.x) - count for count in counts]
+    share = 1.0 if objective.C is not None else divisor or 1.0
+    return [count / share for count in counts]
 
 
 def _divisors(point: Point, objective: Objective, recipe: Recipe, active: tuple[int, int]) -> list[float]:
@@ -227,7 +234,7 @@ def _combined(
     if recipe.layout == "transposed":
         order = _transposed_order(point)
         fixed, tolerance, groups = fixed[order], tolerance[order], [vertices[:, order] for vertices in groups]
-    no_direction = recipe.shrinkage in ("norm", "norm_too") and not np.any(point.w)
+    no_direction = recipe.direction in ("unit", "unit_too") and not np.any(point.w)
     return GradientSet(fixed, groups, rows.rows, tolerance, divisor == 0.0 or no_direction)
 
 
@@ -273,12 +280,12 @@ def _shrinkage(point: Point, objective: Objective, recipe: Recipe, features: int
     included = "same" if objective.intercept == "regularized" else "none"
     included = included if recipe.bias_shrinkage == "own" else recipe.bias_shrinkage
     b = point.b if included == "same" else zeros
-    if recipe.shrinkage == "absolute":
+    if recipe.direction == "signs":
         w, b = np.sign(w), np.sign(b)
-    elif recipe.shrinkage in ("norm", "norm_too"):
+    elif recipe.direction != "w":
         length = np.sqrt(np.sum(point.w**2) + np.sum(b**2))
         share = 1.0 / length if length > 0.0 else 1.0
-        share += 1.0 if recipe.shrinkage == "norm_too" else 0.0
+        share += 1.0 if recipe.direction == "unit_too" else 0.0
         w, b = share * w, share * b
     return _flat(factor * w, factor * b + (l2 * point.b if included == "l2" else zeros))
 

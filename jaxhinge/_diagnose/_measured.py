@@ -19,8 +19,8 @@ SHOWN = (-2.0, -1.0, -0.5, 0.5, 1.5, 2.5)
 # Margins at which the push is measured. Those between the eighths are on no usual kink, where a choice would be met.
 _BETWEEN = np.arange(-2.9375, 3.0, 0.125)
 _GRID = np.sort(np.concatenate([_BETWEEN, SHOWN]))
-# Other classes than the two that are compared get this score, far below any margin.
-_FAR = -50.0
+# Other classes than the two that are compared get this score, below any margin, and a number in float16.
+_FAR = -1e4
 _HALVINGS = 60
 # A kink beyond the grid is sought up to here.
 _BEYOND = 1e3
@@ -128,7 +128,7 @@ def measured_threshold(curve: Curve, meter: Meter) -> float | None:
     if not np.all(pushes[:-1] >= pushes[1:]) or np.max(np.abs(np.stack([returned, other]) - even)) > near:
         return None
     low, high = places[pushes][-1], float(np.append(places[~pushes], _BEYOND)[0])
-    if high == _BEYOND and not (meter.push(high) == meter.push(high, -1.0) == 0.0):
+    if high == _BEYOND and max(abs(meter.push(high, label)) for label in (1.0, -1.0)) > near:
         return None
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
@@ -148,6 +148,12 @@ def threshold_alteration(threshold: float, objective: Objective, *, of_a_loss: b
     inside = required - threshold
     cause = "wrong_margin" if of_a_loss or inside > _WIDEST_TOLERANCE else "kink_tolerance_too_wide"
     return Alteration((cause,), {"mask": "threshold", "threshold": threshold})
+
+
+def ends_far_away(meter: Meter) -> bool:
+    """Whether a row far beyond the margin does not push, though one that violates it does."""
+    far, near = (max(abs(meter.push(place, label)) for label in (1.0, -1.0)) for place in (_BEYOND, -1.0))
+    return far <= 1e-3 * near and near > 0.0
 
 
 def rows_are_mixed(pair: Point, valid: Callable[[Point], bool]) -> bool:

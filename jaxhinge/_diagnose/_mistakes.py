@@ -54,10 +54,13 @@ def _regularizer(objective: Objective) -> _Found:
     yield "regularizer_averaged", {"shrinkage": "averaged"}
     yield "regularizer_times_n", {"shrinkage": "multiplied"}
     yield "regularizer_sign_flipped", {"shrinkage": "negative"}
-    yield "regularizer_l1", {"shrinkage": "absolute"}
-    yield "regularizer_norm_not_squared", {"shrinkage": "norm"}
-    yield "regularizer_norm_not_squared", {"shrinkage": "norm_too"}
-    yield "regularizer_skipped", {"shrinkage_rows": "violating"}
+    for direction, cause in (("signs", "regularizer_l1"), ("unit", "regularizer_norm_not_squared")):
+        # Of l2/2 times the norm as well: its square alone was forgotten.
+        for shrinkage in ("l2", "halved"):
+            yield cause, {"direction": direction, "shrinkage": shrinkage}
+    yield "regularizer_norm_not_squared", {"direction": "unit_too"}
+    for rows in ("any_violating", "each_violating", "each_satisfied"):
+        yield "regularizer_skipped", {"shrinkage_rows": rows}
     if objective.intercept == "free":
         yield "bias_regularized", {"bias_shrinkage": "same"}
         yield "bias_regularized", {"bias_shrinkage": "l2"}
@@ -187,6 +190,7 @@ def _weston_watkins(objective: Objective) -> _Found:
         yield "max_over_rows", {"rows": "worst_of_class", "divisor": divisor}
     for rival, cause in _RIVALS:
         yield f"crammer_singer+{cause}", {"rival": rival}
+    yield "crammer_singer+label_column_overwritten", {"rival": "overwritten_argmax", "mask": "all"}
 
 
 _RIVALS = (
@@ -200,6 +204,9 @@ _RIVALS = (
 
 def _crammer_singer(objective: Objective) -> _Found:
     yield "weston_watkins", {"rival": "every"}
+    for push in (-1.0, 1.0):
+        # The largest score is found first, and enters with the wrong sign then.
+        yield "rival_sign_flipped", {"rival": "largest_score", "rival_sign": -1.0, "rival_push": push}
     for rival, cause in _RIVALS:
         yield cause, {"rival": rival}
     if objective.margin > 0.0:

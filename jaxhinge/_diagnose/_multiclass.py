@@ -12,7 +12,9 @@ from jaxhinge._diagnose._recipe import Mask, Pushes, Recipe, counted, score_slac
 from jaxhinge._diagnose._rivals import Scores, largest_rival, push_strength, size_of, unit_rows
 from jaxhinge._diagnose._rows_kept import kept_rows
 
-_LARGEST = ("largest", "largest_of_all", "overwritten", "overwritten_argmax", "floored", "floored_label")
+_LARGEST = (
+    "largest", "largest_of_all", "largest_score", "overwritten", "overwritten_argmax", "floored", "floored_label",
+)  # fmt: skip
 
 
 def multiclass_pushes(point: Point, objective: Objective, recipe: Recipe, unit: float) -> list[Pushes]:

@@ -126,6 +126,16 @@ def tie_breakers(
     yield make.smooth("random rows", 8, ("misclassified", "inside", "outside"), bias_scale=3.0)
 
 
+def beside_measured(
+    own: Point, objective: Objective, kink: float, rows: int | None, weighing: Weighing = "none"
+) -> Iterator[Probe]:
+    """Rows on both sides of a kink that was measured, which may be far from the right one."""
+    make = _Maker(own, replace(objective, margin=kink), np.random.default_rng(9), rows, weighing)
+    scale = max(1.0, abs(kink))
+    sides = ("outside", "misclassified", "inside")
+    yield make.smooth("rows on both sides of the measured kink", 8, sides, w_scale=scale, bias_scale=scale)
+
+
 def _params(rng: np.random.Generator, own: Point, objective: Objective) -> tuple[Array, Array]:
     w = rng.normal(size=own.w.shape) / np.sqrt(own.w.shape[0])
     b = np.asarray(rng.choice([-1.0, 1.0], size=own.b.shape) * rng.uniform(0.3, 0.9, size=own.b.shape))

@@ -72,8 +72,10 @@ class Recipe:
       layout: Multiclass: whether the gradient is transposed.
       divisor: What the data term is divided by; "own" is that of the stated objective.
       data_sign, whole_sign: The sign of the data term, and of everything.
-      shrinkage: The gradient of the regulariser.
-      shrinkage_rows: Whether the regulariser is left out where no row violates.
+      shrinkage: The size of the regulariser's gradient.
+      direction: What it is a multiple of: `w`, its signs, its direction, or `w` and its direction.
+      shrinkage_rows: Whether it is left out where no row violates, or counted once for each row that does (or that does
+        not), as a loop may add it.
       strength: The factor of `w` where `shrinkage` is "fitted".
       bias_shrinkage: Whether the regulariser includes the bias: "own" as stated, like the weights, with `l2` whatever
         they get, or not.
@@ -104,8 +106,8 @@ class Recipe:
     weights: Literal["own", "none"] = "own"
     label_push: Literal["count", "forgotten", "once", "one_more", "one_less", "every_row", "number_of_rivals"] = "count"
     rival: Literal[
-        "own", "every", "largest", "largest_of_all", "overwritten", "overwritten_argmax", "floored", "floored_label",
-        "summed", "one_vs_rest",
+        "own", "every", "largest", "largest_of_all", "largest_score", "overwritten", "overwritten_argmax", "floored",
+        "floored_label", "summed", "one_vs_rest",
     ] = "own"  # fmt: skip
     rival_sign: float = 1.0
     rival_push: float = 1.0
@@ -114,11 +116,9 @@ class Recipe:
     divisor: Literal["own", "rows", "one", "active", "pairs", "classes", "wrong_classes", "count"] = "own"
     data_sign: float = 1.0
     whole_sign: float = 1.0
-    shrinkage: Literal[
-        "l2", "none", "doubled", "halved", "averaged", "multiplied", "negative", "absolute", "norm", "norm_too",
-        "fitted",
-    ] = "l2"  # fmt: skip
-    shrinkage_rows: Literal["all", "violating"] = "all"
+    shrinkage: Literal["l2", "none", "doubled", "halved", "averaged", "multiplied", "negative", "fitted"] = "l2"
+    direction: Literal["w", "signs", "unit", "unit_too"] = "w"
+    shrinkage_rows: Literal["all", "any_violating", "each_violating", "each_satisfied"] = "all"
     strength: float = 0.0
     bias_shrinkage: Literal["own", "none", "same", "l2"] = "own"
     bias: Literal["same", "zero", "summed", "averaged_alone", "flipped"] = "same"

@@ -13,6 +13,7 @@ from jaxhinge._diagnose._point import Point
 
 _WEIGHT_NAMES = ("w", "weight", "weights", "coef", "coefs", "coefficients", "theta")
 _BIAS_NAMES = ("b", "bias", "intercept", "b0", "w0")
+_LOSS_NAMES = ("loss", "cost", "objective", "value")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Returned:
       detail: What happened, with the mend.
       wrote_to: The arguments that the function changed.
       loss: The loss that came with the gradient, else None.
+      folded: Whether the gradients of `w` and `b` came as one array.
     """
 
     gradient: Array | None
@@ -34,6 +36,7 @@ class Returned:
     detail: str = ""
     wrote_to: tuple[str, ...] = ()
     loss: float | None = None
+    folded: bool = False
 
     @property
     def finite(self) -> bool:
@@ -53,10 +56,16 @@ class Differences(NamedTuple):
     loss: float
 
 
-def read(value: Any, point: Point, *, intercept: bool = True) -> Returned:
-    """The gradient at this point, and the loss where one came with it; raises `WrongShape`."""
+def read(value: Any, point: Point, *, intercept: bool = True, bias_first: bool = False) -> Returned:
+    """The gradient at this point, and the loss where one came with it; raises `WrongShape`.
+
+    Where both gradients came as one array, `bias_first` says at which end the bias is read.
+    """
     loss, (w_value, b_value) = _parts(value, point) if intercept else _weights_alone(value, point)
     w, w_precision = _numbers("dw", w_value)
+    number = None if loss is None else float(_numbers("loss", loss)[0].reshape(()))
+    if intercept and b_value is None and w.shape == (len(point.w) + 1, *point.w.shape[1:]):
+        return _unfolded(w, w_precision, number, bias_first=bias_first)
     w, trouble, detail = _fitted(w, point)
     if not intercept:
         b, precision = np.zeros(point.b.shape), w_precision
@@ -77,8 +86,18 @@ def read(value: Any, point: Point, *, intercept: bool = True) -> Returned:
             raise WrongShape(f"The gradient of b has shape {b.shape}; b has shape {point.b.shape}.{mend}")
         trouble = _joined(trouble, "wrong_shape")
         detail += f" The gradient of b has shape {b.shape}; b has shape {point.b.shape}. Use db.reshape(b.shape)."
-    number = None if loss is None else float(_numbers("loss", loss)[0].reshape(()))
     return Returned(np.concatenate([w.ravel(), b.ravel()]), precision, trouble, detail.strip(), loss=number)
+
+
+def _unfolded(both: Array, precision: str, loss: float | None, *, bias_first: bool) -> Returned:
+    """The gradient that came with the bias as one more entry (row) of the weights."""
+    ends, side = ("g[1:], g[0]", "first") if bias_first else ("g[:-1], g[-1]", "last")
+    detail = (
+        f"The gradients of w and b came as one array of shape {both.shape}; it was judged with the bias {side}. Return "
+        f"{ends}; or pass lambda *args: (lambda g: ({ends}))(your_function(*args))."
+    )
+    gradient = np.roll(both, -1, axis=0) if bias_first else both
+    return Returned(gradient.ravel(), precision, "wrong_shape", detail, loss=loss, folded=True)
 
 
 def _weights_alone(value: Any, point: Point) -> tuple[Any, tuple[Any, None]]:
@@ -86,7 +105,8 @@ def _weights_alone(value: Any, point: Point) -> tuple[Any, tuple[Any, None]]:
     if value is None:
         raise WrongShape("It returned None. Is the return statement missing?")
     if isinstance(value, Mapping):
-        return None, (_named(value)[0], None)
+        loss, (w, _) = _named(value)
+        return loss, (w, None)
     if isinstance(value, Iterator):
         value = tuple(value)
     if isinstance(value, Differences):
@@ -121,11 +141,6 @@ def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
     mend = ""
     if w.shape == (*point.x.shape[:1], *point.w.shape):
         mend = " It has one gradient for each row: average them, dw.mean(axis=0)."
-    elif w.ndim == 1 and w.size == point.size:
-        mend = (
-            " With the bias as its last entry: return g[:-1], g[-1]; or jaxhinge.adapt_arguments(..., bias='last') "
-            "does that (see the docstring of jaxhinge.diagnose)."
-        )
     elif w.ndim == 0 and point.w.size > 1:
         mend = (
             " Return (dw, db), in this order, or (loss, dw, db). If it is (loss, dw) of a model without a bias, say "
@@ -139,7 +154,7 @@ def _parts(value: Any, point: Point) -> tuple[Any, tuple[Any, Any]]:
     if value is None:
         raise WrongShape("It returned None. Is the return statement missing?")
     if isinstance(value, Mapping):
-        return None, _named(value)
+        return _named(value)
     if isinstance(value, Differences):
         return value.loss, (value.w, value.b)
     if not hasattr(value, "__len__") and hasattr(value, "w") and hasattr(value, "b"):
@@ -150,8 +165,12 @@ def _parts(value: Any, point: Point) -> tuple[Any, tuple[Any, Any]]:
         return None, (value, None)
     if len(value) == 3 and _size(value[0]) == 1 and _shape(value[1]) == point.w.shape:
         return value[0], (value[1], value[2])
+    if len(value) == 3 and _shape(value[0]) == point.w.shape and _shape(value[2]) == ():
+        return value[2], (value[0], value[1])
     if len(value) == 2 and _shape(value[0]) == () and isinstance(value[1], (tuple, list, Mapping)):
         return value[0], _parts(value[1], point)[1]
+    if len(value) == 2 and _shape(value[1]) == () and _is_pair(value[0]):
+        return value[1], _parts(value[0], point)[1]
     if len(value) == 1:
         return None, (value[0], None)
     if len(value) == 2 and (_shape(value) != point.w.shape or point.w.shape == (1,)):
@@ -160,11 +179,17 @@ def _parts(value: Any, point: Point) -> tuple[Any, tuple[Any, Any]]:
         return None, (value, None)
     raise WrongShape(
         f"It returned {len(value)} parts, of shapes {', '.join(str(_shape(entry)) for entry in value)}; "
-        f"expected (dw, db) of shapes {point.w.shape} and {point.b.shape}, or (loss, dw, db)."
+        f"expected (dw, db) of shapes {point.w.shape} and {point.b.shape}, (loss, dw, db) or (dw, db, loss)."
     )
 
 
-def _named(value: Mapping[Any, Any]) -> tuple[Any, Any]:
+def _is_pair(value: Any) -> bool:
+    """Whether this holds the gradients of `w` and `b`, which are of different shapes: a list of numbers does not."""
+    return isinstance(value, Mapping) or (isinstance(value, (tuple, list)) and len(value) == 2 and not _shape(value))
+
+
+def _named(value: Mapping[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
+    """The loss, if any, and the gradients of `w` and `b`, by their usual names."""
     found: dict[str, Any] = {}
     for key, entry in value.items():
         name = str(key).lower()
@@ -174,10 +199,12 @@ def _named(value: Mapping[Any, Any]) -> tuple[Any, Any]:
         for part, names in (("w", _WEIGHT_NAMES), ("b", _BIAS_NAMES)):
             if name in names or short in names:
                 found.setdefault(part, entry)
+        if name in _LOSS_NAMES and _size(entry) == 1:
+            found.setdefault("loss", entry)
     if "w" not in found:
         keys = ", ".join(repr(key) for key in value)
         raise WrongShape(f'It returned a dict with keys {keys}; expected "w" and "b", or "dw" and "db".')
-    return found["w"], found.get("b")
+    return found.get("loss"), (found["w"], found.get("b"))
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

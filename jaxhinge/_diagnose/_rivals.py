@@ -57,11 +57,14 @@ def largest_rival(point: Point, objective: Objective, recipe: Recipe, given: Sco
         "largest_of_all": z,
         "overwritten_argmax": z,
         "overwritten": np.where(label == 1.0, 0.0, z),
+        "largest_score": np.where(label == 1.0, -np.inf, given.scores),
     }.get(recipe.rival, wrong)
     floored = recipe.rival in ("floored", "floored_label")
     candidates = np.column_stack([candidates, floor if floored else np.full(len(z), -np.inf)])
     top, slack = np.max(candidates, axis=1), np.max(given.slack, axis=1)
     tied = candidates >= (top - slack)[:, None]
+    if recipe.rival == "largest_score":
+        top = z[np.arange(len(z)), np.argmax(candidates, axis=1)]
     violation = np.max(wrong, axis=1) if recipe.rival == "overwritten_argmax" else top
     on, free = counted(violation, slack, objective.margin, recipe)
     if recipe.rival == "overwritten":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Search:
         objective: Objective,
         evidence: list[Evidence],
         coarsest: str = "float32",
-        measured: Iterable[Alteration] = (),
+        measured: Sequence[Alteration] = (),
     ) -> None:
         self.own, self.objective = own, objective
         # Smooth probes first, for they settle the precision; then small ones, for they are cheap.
@@ -37,12 +37,9 @@ class Search:
         self.start = _narrowest(judged)
         # Values of a coarser dtype than was returned are believed only up to here.
         self.coarsest = self.start if _finer(coarsest, self.start) else coarsest
-        # A measured mistake stands in place of the guesses at it.
-        measured = list(measured)
-        taken = {cause for one in measured for cause in one.causes}
-        taken |= {"kink_tolerance_too_wide"} if "wrong_margin" in taken else set()
-        guessed = [one for one in alterations(own, objective) if not set(one.causes) & taken]
-        self.singles = [*measured, *guessed]
+        # A mask that was measured stands in place of the guesses at it.
+        known = {"mask"} if any("mask" in one.changes for one in measured) else set[str]()
+        self.singles = [*measured, *(one for one in alterations(own, objective) if not known & set(one.changes))]
         self.read = dict[tuple[int, Reading], Point]()
 
     def right(self, reading: Reading = "as_given") -> Explanation | None:
@@ -134,7 +131,7 @@ class Search:
             if not any(one.undefined or one.bounded(few) for one in screens):
                 return False
         sets = gradient_sets(point, self.objective, recipe, precision)
-        if any(one.undefined and (recipe.shrinkage in ("norm", "norm_too") or not np.any(gradient)) for one in sets):
+        if any(one.undefined and (recipe.direction in ("unit", "unit_too") or not np.any(gradient)) for one in sets):
             return True
         if precision != "differences":
             return any(one.contains(gradient) for one in sets)

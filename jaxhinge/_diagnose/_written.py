@@ -68,7 +68,8 @@ def written(account: Account, case: Case, num_calls: Callable[[], int]) -> Diagn
     loss = loss_finding(case.evidence, case.own, case.objective, explanation.reading if explanation else "as_given")
     findings = [one.sentence for one in told]
     findings += [quoted_line(case.function, cause) for cause in causes]
-    findings += trouble_notes(case.evidence) + reading_note(explanation)
+    right = explanation is not None and not explanation.causes
+    findings += trouble_notes(case.evidence, right=right) + reading_note(explanation)
     if not causes:
         findings.append(kink_note(taken, narrow_band(case.evidence, case.objective)))
     elif explanation is not None:
