@@ -8,8 +8,6 @@ from typing import Any
 
 # Parts that `pairs_by_label` has no use for.
 _OF_A_ROW = {"slope", "margin_labels", "push_labels"}
-# Masks that, with the score's sign flipped, are another of these masks with the push's sign flipped.
-_TURNED = {"inverted", "inverted_zero", "shifted", "zero", "all"}
 _SIZES = {"divisor", "data_sign", "whole_sign", "shrinkage", "bias_shrinkage", "bias"}
 
 
@@ -35,7 +33,11 @@ class Alteration:
         if set(self.changes) & set(other.changes) or set(self.causes) & set(other.causes):
             return None
         changes = {**self.changes, **other.changes}
-        if "score_sign" in changes and changes.get("mask") in _TURNED:
+        if "shift" in changes and "mask" in changes:
+            # Both say where the mask ends.
+            return None
+        if "score_sign" in changes and ("shift" in changes or changes.get("mask") in ("inverted", "all")):
+            # Another mask with the sign of the push flipped is the same.
             return None
         if changes.get("rows") == "pairs_by_label" and (set(changes) & _OF_A_ROW or changes.get("mask") == "all"):
             # Its pushes are +1 and -1; and where every pair pushes it is a plain sum.

@@ -76,7 +76,7 @@ def _terms(point: Point, objective: Objective, recipe: Recipe) -> _Terms:
 
 
 def _on_and_free(z: Array, slack: Array, objective: Objective, recipe: Recipe) -> tuple[Mask, Mask]:
-    on, free = counted(z, slack, objective.margin, recipe)
+    on, free = counted(z, slack, recipe)
     if recipe.mask == "violating" and _slope(objective, recipe) in ("squared", "half_squared", "smooth"):
         # The slope begins at 0: on the kink there is no choice.
         return on | free, np.zeros_like(free)
@@ -137,7 +137,7 @@ def _pairs_by_label(point: Point, objective: Objective, recipe: Recipe, scores: 
     """All pairs of label and score, but the push of a pair given to the row of its label."""
     fixed, groups = np.zeros((len(scores), 1)), []
     for label in (-1.0, 1.0):
-        on, free = counted(objective.margin - label * scores, slack, objective.margin, recipe)
+        on, free = counted(objective.margin - label * scores, slack, recipe)
         rows = np.flatnonzero(point.y == label)
         fixed[rows] = -label * np.sum(on)
         if np.any(free):

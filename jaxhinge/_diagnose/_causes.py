@@ -352,7 +352,7 @@ def advice(cause: str, recipe: Recipe, own: Point, objective: Objective, *, in_a
 
 def _words(recipe: Recipe, objective: Objective) -> dict[str, object]:
     """What the sentences say of the recipe."""
-    low, high = recipe.band
+    (low, high), kink = recipe.band, objective.margin - recipe.shift
     side, role = {
         "outer_band": ("outside", "count as violators"),
         "half_band": ("on both sides of", "push by half"),
@@ -361,9 +361,9 @@ def _words(recipe: Recipe, objective: Objective) -> dict[str, object]:
         f"Rows {side} the kink {role} up to a distance between {low:g} and {high:g}; a valid gradient "
         "leaves a choice at margin = 1 exactly, nowhere else."
     )
-    if recipe.mask == "threshold":
+    if recipe.shift:
         band = (
-            f"Rows outside the kink count as violators up to margin {recipe.threshold:.6g}; a valid gradient leaves a "
+            f"Rows outside the kink count as violators up to margin {kink:.6g}; a valid gradient leaves a "
             "choice at margin = 1 exactly, nowhere else."
         )
     whole = recipe.whole_sign < 0.0 or (recipe.factors is not None and recipe.factors.shrinkage.factor < 0.0)
@@ -374,7 +374,7 @@ def _words(recipe: Recipe, objective: Objective) -> dict[str, object]:
         "strength": recipe.strength,
         "loss": objective.name,
         "required": objective.margin,
-        "threshold": recipe.threshold,
+        "threshold": kink,
         "half": "1/2 * " if recipe.shrinkage == "halved" else "",
         "skipped": {
             "each_violating": "for each row that keeps the margin: it is added with the violators, in the loop",

@@ -209,7 +209,8 @@ class Examination:
 
     def _found(self, measured: list[Alteration]) -> list[Explanation]:
         """Explanations, the ordinary reading of the function first; what a reading supposes is tested by calls."""
-        found = self._search(measured).explanations()
+        search = self._search(measured)
+        found = search.explanations()
         if not found:
             self.coarsest = self._working_precision()
             if self.coarsest != "float32":
@@ -222,7 +223,6 @@ class Examination:
                 return outside
         if not found and several:
             self.coarsest = "float32"
-            search = self._search(measured)
             found = search.explanations("rows_outside")
             if not found and self._same_after(lambda x: -x):
                 found = search.explanations("data_outside")

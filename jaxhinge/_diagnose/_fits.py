@@ -9,7 +9,7 @@ with `a`, `c` and `e` constant or proportional to `n` or `1/n`. An exact fit is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -46,31 +46,42 @@ class _Known:
 
 
 def fits(
-    core: Alteration, evidence: list[Evidence], own: Point, objective: Objective, reading: Reading, precision: str
-) -> Iterator[Alteration]:
+    core: Alteration,
+    evidence: list[Evidence],
+    own: Point,
+    objective: Objective,
+    reading: Reading,
+    precisions: Iterable[str],
+) -> Alteration | None:
     """The sizes with which this mistake explains the points off its kinks, with the causes that they stand for."""
     altered = {part for part, value in core.changes.items() if value != "own"}
     if altered & _OF_SIZE or altered == {"data_sign"}:
-        return
+        return None
     known = _known_parts(core, evidence, own, objective, reading)
     if len(known) < 2 or not any(np.any(one.data) for one in known):
-        return
-    unit, count = PRECISIONS[precision], own.w.size
+        return None
+    found = (_fitted(core, known, own, objective, PRECISIONS[precision]) for precision in precisions)
+    return next((one for one in found if one is not None), None)
+
+
+def _fitted(core: Alteration, known: list[_Known], own: Point, objective: Objective, unit: float) -> Alteration | None:
+    """The sizes to this rounding."""
+    count = own.w.size
     weights = _best(known, slice(0, count), [one.point.w.ravel() for one in known], unit)
     if weights is None:
-        return
+        return None
     (data, shrinkage), bias, own_bias = weights, weights[0], 0.0
     if objective.intercept != "none":
         fitted = _best(known, slice(count, None), [one.point.b.ravel() for one in known], unit)
         if fitted is None or fitted[1].power:
-            return
+            return None
         bias, own_bias = fitted[0], fitted[1].factor
     factors = rounded(Factors(data, bias, shrinkage, own_bias), own, objective, unit)
     causes = named_sizes(factors, own, objective, unit)
     if causes is None or set(causes) & set(core.causes):
-        return
+        return None
     changes = {**core.changes, "factors": factors, "strength": factors.shrinkage.factor}
-    yield Alteration(tuple(sorted({*core.causes, *causes})), changes)
+    return Alteration(tuple(sorted({*core.causes, *causes})), changes)
 
 
 def _known_parts(
@@ -109,11 +120,16 @@ def _is_combination(gradient: Array, vectors: list[Array]) -> bool:
 def may_be_sized(core: Alteration, evidence: list[Evidence], objective: Objective) -> bool:
     """Whether a mistake in sizes may go with this one: a quick test at the smooth points with equally many rows.
 
-    There every size is one number, whatever power of `n` it is.
+    There every size is one number, whatever power of `n` it is, unless the regulariser is of another kind or rows have
+    weights.
     """
-    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
     smooth = [item for item in evidence if item.probe.smooth and item.returned.finite]
-    alike = [item for item in smooth if len(item.probe.point.x) == len(smooth[0].probe.point.x)][:5]
+    if not smooth or {"direction", "shrinkage_rows"} & set(core.changes) or smooth[0].probe.point.weight is not None:
+        return True
+    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
+    counts = [len(item.probe.point.x) for item in smooth]
+    most = max(counts, key=counts.count)
+    alike = [item for item, count in zip(smooth, counts, strict=True) if count == most][:5]
     known = []
     for item in alike:
         sets = gradient_sets(item.probe.point, objective, bare, "float64", _FEATURES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -133,7 +133,7 @@ class _Rows(NamedTuple):
 # The parts of a recipe that decide what the rows contribute; the others decide sizes and the regulariser.
 _OF_ROWS = attrgetter(
     "margin_labels", "push_labels", "margin_bias", "bias_outside_label", "bias_label", "score_sign", "mask", "band",
-    "threshold", "slope", "rows", "bias_rows", "weights", "label_push", "rival", "rival_sign", "rival_push", "scores",
+    "shift", "slope", "rows", "bias_rows", "weights", "label_push", "rival", "rival_sign", "rival_push", "scores",
 )  # fmt: skip
 # Points of more coordinates than this keep no answers: they would fill the memory.
 _MOST_KEPT = 1000
@@ -158,11 +158,13 @@ def gradient_sets(
 def _contributions(
     point: Point, objective: Objective, recipe: Recipe, unit: float, features: int | None
 ) -> list[_Rows]:
-    key = (_OF_ROWS(recipe), unit, features)
+    # Masks are judged to the rounding of float32 at least, so that a finer unit makes no difference.
+    key = (_OF_ROWS(recipe), max(unit, PRECISIONS["float32"]), features)
     known: list[_Rows] | None = point.tried.get(key)
     if known is not None:
         return known
     make = multiclass_pushes if objective.multiclass else binary_pushes
+    objective = replace(objective, margin=objective.margin - recipe.shift)
     found = []
     for pushes in make(point, objective, recipe, unit):
         bias_pushes = pushes

@@ -120,8 +120,10 @@ def measured_threshold(curve: Curve, meter: Meter) -> float | None:
     between = np.isin(curve.places, _BETWEEN)
     returned, other, places = (part[between] for part in (curve.returned, curve.other, curve.places))
     size = float(returned[0])
-    if size == 0.0 or meter.objective.slope != "hinge" or not np.all(np.isfinite(other)):
+    if size == 0.0 or not np.all(np.isfinite(other)):
         return None
+    if meter.objective.slope != "hinge":
+        return _end_of_slope(returned, other, places, meter)
     pushes = returned / size > 0.5
     even = np.where(pushes, size, 0.0)
     near = 1e-3 * abs(size)
@@ -133,8 +135,25 @@ def measured_threshold(curve: Curve, meter: Meter) -> float | None:
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if meter.push(middle) / size > 0.5 else (low, middle)
-    found = 0.5 * (low + high)
-    return float(np.round(found, 6)) if abs(found - np.round(found, 6)) < 3e-7 else float(found)
+    return _short(0.5 * (low + high))
+
+
+def _end_of_slope(returned: Array, other: Array, places: Array, meter: Meter) -> float | None:
+    """The margin at which a push that grows with the violation, as the stated one does, begins."""
+    pushes = np.flatnonzero(np.abs(returned) > 1e-6 * abs(returned[0]))
+    if len(pushes) < 2 or pushes[-1] != len(pushes) - 1:
+        return None
+    (one, two), (low, high) = places[pushes[-2:]], returned[pushes[-2:]]
+    kink = _short(two - high * (two - one) / (high - low)) if high != low else np.inf
+    right = np.array([meter.right(place + meter.objective.margin - kink) for place in places])
+    even = right * returned[0] / right[0] if np.isfinite(kink) and right[0] else np.inf * right
+    fits = np.allclose(np.stack([returned, other]), even, rtol=0.0, atol=1e-3 * abs(returned[0]))
+    return kink if fits else None
+
+
+def _short(value: float) -> float:
+    """The number of few digits that it is, to rounding."""
+    return float(np.round(value, 6)) if abs(value - np.round(value, 6)) < 3e-7 else float(value)
 
 
 def threshold_alteration(threshold: float, objective: Objective, *, of_a_loss: bool) -> Alteration | None:
@@ -146,8 +165,9 @@ def threshold_alteration(threshold: float, objective: Objective, *, of_a_loss: b
     if any(abs(threshold - known) < 1e-6 for known in (required, 0.0, -required)):
         return None
     inside = required - threshold
-    cause = "wrong_margin" if of_a_loss or inside > _WIDEST_TOLERANCE else "kink_tolerance_too_wide"
-    return Alteration((cause,), {"mask": "threshold", "threshold": threshold})
+    moved = of_a_loss or objective.slope != "hinge" or inside > _WIDEST_TOLERANCE
+    cause = "wrong_margin" if moved else "kink_tolerance_too_wide"
+    return Alteration((cause,), {"shift": inside})
 
 
 def ends_far_away(meter: Meter) -> bool:

@@ -90,10 +90,15 @@ def _masks(objective: Objective) -> _Found:
     if objective.margin == 0.0:
         return
     if objective.family != "crammer_singer":
-        yield "threshold_at_zero", {"mask": "zero"}
-    yield "one_minus_missing", {"mask": "inverted_zero", "data_sign": -1.0}
-    yield "mask_inverted+threshold_at_zero", {"mask": "inverted_zero"}
-    yield "margin_added_to_correct_class", {"mask": "shifted"}
+        yield "threshold_at_zero", {"shift": objective.margin}
+    flipped = {"mask": "inverted", "shift": objective.margin}
+    if objective.slope == "hinge":
+        yield "one_minus_missing", {**flipped, "data_sign": -1.0}
+        yield "mask_inverted+threshold_at_zero", flipped
+    else:
+        # The slope of a square has the sign of what is squared.
+        yield "one_minus_missing", flipped
+    yield "margin_added_to_correct_class", {"shift": 2.0 * objective.margin}
     if objective.slope != "hinge":
         return
     for low, high in pairwise(LADDER):

@@ -87,7 +87,7 @@ def _logistic(point: Point, objective: Objective, given: Scores) -> Pushes:
 def _every_rival(point: Point, objective: Objective, recipe: Recipe, given: Scores) -> Pushes:
     """Weston-Watkins: every wrong class that violates the margin gets +1, the label minus their number."""
     label, z = unit_rows(point), given.z
-    on, free = counted(z, given.slack, objective.margin, recipe)
+    on, free = counted(z, given.slack, recipe)
     on, free = on & (label == 0.0), free & (label == 0.0)
     strength = push_strength(z, given.scores, recipe)
     fixed = on * strength * recipe.rival_push
@@ -124,7 +124,7 @@ def _one_vs_rest(point: Point, objective: Objective, recipe: Recipe, given: Scor
     """A hinge for each class by itself: +1 is wanted from the label, -1 from every other."""
     sign = 2.0 * unit_rows(point) - 1.0
     z = objective.margin - sign * given.scores
-    on, free = counted(z, given.slack, objective.margin, recipe)
+    on, free = counted(z, given.slack, recipe)
     if recipe.mask == "violating" and recipe.slope in ("squared", "half_squared"):
         on, free = on | free, np.zeros_like(free)
     push = -sign * push_strength(z, given.scores, recipe)

@@ -58,9 +58,9 @@ class Recipe:
       bias_outside_label: Whether the margin is `y (x . w) + b`.
       bias_label: Whether the label enters the push of the bias.
       score_sign: The sign of the score in the margin.
+      shift: By how much the required margin is too small.
       mask: Which rows push, by `z = required margin - margin`.
       band: Between which two distances from the kink the mask ends, where it ends beside it.
-      threshold: The margin below which a row pushes, for the mask "threshold".
       slope: How strongly a row pushes; "own" is that of the stated loss.
       rows: Which rows are summed.
       bias_rows: The same for the bias.
@@ -89,12 +89,9 @@ class Recipe:
     bias_outside_label: bool = False
     bias_label: bool = True
     score_sign: float = 1.0
-    mask: Literal[
-        "violating", "zero", "inverted", "inverted_zero", "all", "shifted", "threshold", "outer_band", "inner_band",
-        "half_band",
-    ] = "violating"  # fmt: skip
+    shift: float = 0.0
+    mask: Literal["violating", "inverted", "all", "outer_band", "inner_band", "half_band"] = "violating"
     band: tuple[float, float] = (0.0, 0.0)
-    threshold: float = 0.0
     slope: Literal[
         "own", "hinge", "squared", "half_squared", "logistic", "logistic_zero_one", "times_score", "times_margin"
     ] = "own"
@@ -154,7 +151,7 @@ class Pushes:
     bias_factor: Array | None = None
 
 
-def counted(z: Array, slack: Array, required: float, recipe: Recipe) -> tuple[Mask, Mask]:
+def counted(z: Array, slack: Array, recipe: Recipe) -> tuple[Mask, Mask]:
     """Which entries of `z` push, and which may or may not because rounding cannot tell."""
     if recipe.mask == "all":
         return np.ones(z.shape, dtype=bool), np.zeros(z.shape, dtype=bool)
@@ -169,10 +166,9 @@ def counted(z: Array, slack: Array, required: float, recipe: Recipe) -> tuple[Ma
         off |= z < -slack
         return on, ~on & ~off | (np.abs(z) <= slack)
     else:
-        shift = {"zero": required, "inverted_zero": required, "shifted": 2.0 * required}.get(recipe.mask, 0.0)
-        if recipe.mask == "threshold":
-            shift, slack = required - recipe.threshold, slack + 1e-9
-        moved = shift - z if recipe.mask in ("inverted", "inverted_zero") else z - shift
+        moved = -z if recipe.mask == "inverted" else z
+        # A kink that was measured is known to so many digits.
+        slack = slack + 1e-9 if recipe.shift else slack
         on, off = moved > slack, moved < -slack
     return on, ~on & ~off
 

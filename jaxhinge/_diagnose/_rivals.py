@@ -66,7 +66,7 @@ def largest_rival(point: Point, objective: Objective, recipe: Recipe, given: Sco
     if recipe.rival == "largest_score":
         top = z[np.arange(len(z)), np.argmax(candidates, axis=1)]
     violation = np.max(wrong, axis=1) if recipe.rival == "overwritten_argmax" else top
-    on, free = counted(violation, slack, objective.margin, recipe)
+    on, free = counted(violation, slack, recipe)
     if recipe.rival == "overwritten":
         on, free = on | free | (top >= -slack), np.zeros_like(free)
     fixed, groups = np.zeros_like(z), []

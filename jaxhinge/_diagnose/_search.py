@@ -38,13 +38,16 @@ class Search:
         # Values of a coarser dtype than was returned are believed only up to here.
         self.coarsest = self.start if _finer(coarsest, self.start) else coarsest
         # A mask that was measured stands in place of the guesses at it.
-        known = {"mask"} if any("mask" in one.changes for one in measured) else set[str]()
+        known = {"mask", "shift"} if measured else set[str]()
         self.singles = [*measured, *(one for one in alterations(own, objective) if not known & set(one.changes))]
         self.read = dict[tuple[int, Reading], Point]()
+        self.untouched = Alteration((), {})
+        self.sizable = dict[int, bool]()
+        self.fitted = dict[tuple[int, Reading], list[Alteration]]()
 
     def right(self, reading: Reading = "as_given") -> Explanation | None:
         """The explanation that the gradient is right."""
-        return self.fit(Alteration((), {}), reading)
+        return self.fit(self.untouched, reading)
 
     def explanations(self, reading: Reading = "as_given") -> list[Explanation]:
         """All explanations of the simplest kind that has any, one for each cause."""
@@ -66,12 +69,11 @@ class Search:
 
     def _tiers(self, reading: Reading) -> Iterator[tuple[Iterable[Alteration], bool]]:
         """The simplest mistakes first, and whether they fit the sizes of the parts."""
-        right = Alteration((), {})
         yield self.singles, False
-        yield (one for one in self._fits(right, reading) if len(one.causes) == 1), True
+        yield (one for one in self._fits(self.untouched, reading) if len(one.causes) == 1), True
         if reading == "as_given":
             yield self._pairs(), False
-        yield self._fits(right, reading), True
+        yield self._fits(self.untouched, reading), True
         yield self._fits_of_singles(reading, 2), True
         if reading == "as_given":
             yield self._without_bias(), False
@@ -84,17 +86,26 @@ class Search:
         others = [one for one in single if not one.of_size]
         yield from pairs(others)
         for core in others:
-            if may_be_sized(core, self.evidence, self.objective):
+            if self._may_be_sized(core):
                 yield from paired(core, sizes)
-        if may_be_sized(Alteration((), {}), self.evidence, self.objective):
+        if self._may_be_sized(self.untouched):
             yield from pairs(sizes)
 
-    def _fits(self, core: Alteration, reading: Reading) -> Iterator[Alteration]:
-        for precision in dict.fromkeys((self.start, self.coarsest)):
-            found = list(fits(core, self.evidence, self.own, self.objective, reading, precision))
-            yield from found
-            if found:
-                break
+    def _may_be_sized(self, core: Alteration) -> bool:
+        """Whether sizes may be wrong beside this mistake; asked once."""
+        if id(core) not in self.sizable:
+            self.sizable[id(core)] = may_be_sized(core, self.evidence, self.objective)
+        return self.sizable[id(core)]
+
+    def _fits(self, core: Alteration, reading: Reading) -> list[Alteration]:
+        """This mistake with the sizes that fit; sought once."""
+        key = id(core), reading
+        if key not in self.fitted:
+            possible = reading == "data_outside" or self._may_be_sized(core)
+            precisions = dict.fromkeys((self.start, self.coarsest))
+            found = fits(core, self.evidence, self.own, self.objective, reading, precisions) if possible else None
+            self.fitted[key] = [found] if found is not None else []
+        return self.fitted[key]
 
     def _fits_of_singles(self, reading: Reading, most_causes: int) -> Iterator[Alteration]:
         for single in self.singles:
@@ -114,9 +125,15 @@ class Search:
                 # A mistake beside the kink looks like rounding; only points away from it tell the precision.
                 coarser = _coarser(precision, self.coarsest)
                 if coarser is None or not (item.probe.smooth or coarser == "float32"):
+                    self._try_first(item)
                     return None
                 precision = coarser
         return precision
+
+    def _try_first(self, item: Evidence) -> None:
+        """Try this point before the others of its kind from now on: a point that refutes one recipe refutes many."""
+        self.evidence.remove(item)
+        self.evidence.insert(0 if item.probe.smooth else sum(one.probe.smooth for one in self.evidence), item)
 
     def _agrees(self, item: Evidence, recipe: Recipe, precision: str, reading: Reading) -> bool:
         point = self._point(item, reading)
