@@ -218,7 +218,7 @@ class Examination:
         several = len(self.own.x) > 1
         if several and any(one.recipe.factors is not None for one in found):
             # A size in proportion to n may be a count that is taken from elsewhere.
-            outside = self._search(measured).explanations("rows_outside")
+            outside = search.explanations("rows_outside", most_causes=len(found[0].causes) - 1)
             if outside and len(outside[0].causes) < len(found[0].causes):
                 return outside
         if not found and several:

@@ -16,8 +16,7 @@ from itertools import product
 import numpy as np
 
 from jaxhinge._diagnose._alterations import Alteration
-from jaxhinge._diagnose._evidence import Evidence, Reading, read_point
-from jaxhinge._diagnose._gradients import gradient_sets
+from jaxhinge._diagnose._gradients import few_features, first_features, gradient_sets
 from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Factors, Part, Recipe
@@ -26,10 +25,6 @@ from jaxhinge._diagnose._sizes import named_sizes, rounded
 # The simplest first: where all points have as many rows, the powers of `n` cannot be told apart.
 _POWERS = (0, 1, -1)
 _MOST_POINTS = 12
-# Coordinates that the test of one point looks at.
-_ENOUGH = 512
-# Features that the test of a core looks at.
-_FEATURES = 24
 # Parts that a fit replaces; a recipe that changes them is not fitted.
 _OF_SIZE = {
     "divisor", "shrinkage", "bias_shrinkage", "bias", "whole_sign", "shrinkage_rows", "direction", "weights",
@@ -38,26 +33,25 @@ _OF_SIZE = {
 
 @dataclass(frozen=True)
 class _Known:
-    """The parts at one point, and what was returned there."""
+    """The parts at one point, and what was returned there; of very many features only the first."""
 
     point: Point
+    weights: Array
     data: Array
     gradient: Array
 
 
 def fits(
-    core: Alteration,
-    evidence: list[Evidence],
-    own: Point,
-    objective: Objective,
-    reading: Reading,
-    precisions: Iterable[str],
+    core: Alteration, points: list[tuple[Point, Array]], own: Point, objective: Objective, precisions: Iterable[str]
 ) -> Alteration | None:
-    """The sizes with which this mistake explains the points off its kinks, with the causes that they stand for."""
+    """The sizes with which this mistake explains the points off its kinks, with the causes that they stand for.
+
+    `points` are those that are judged, and the gradients that were returned there.
+    """
     altered = {part for part, value in core.changes.items() if value != "own"}
     if altered & _OF_SIZE or altered == {"data_sign"}:
         return None
-    known = _known_parts(core, evidence, own, objective, reading)
+    known = _known_parts(core, points, objective)
     if len(known) < 2 or not any(np.any(one.data) for one in known):
         return None
     found = (_fitted(core, known, own, objective, PRECISIONS[precision]) for precision in precisions)
@@ -66,8 +60,8 @@ def fits(
 
 def _fitted(core: Alteration, known: list[_Known], own: Point, objective: Objective, unit: float) -> Alteration | None:
     """The sizes to this rounding."""
-    count = own.w.size
-    weights = _best(known, slice(0, count), [one.point.w.ravel() for one in known], unit)
+    count = known[0].weights.size
+    weights = _best(known, slice(0, count), [one.weights for one in known], unit)
     if weights is None:
         return None
     (data, shrinkage), bias, own_bias = weights, weights[0], 0.0
@@ -84,69 +78,60 @@ def _fitted(core: Alteration, known: list[_Known], own: Point, objective: Object
     return Alteration(tuple(sorted({*core.causes, *causes})), changes)
 
 
-def _known_parts(
-    core: Alteration, evidence: list[Evidence], own: Point, objective: Objective, reading: Reading
-) -> list[_Known]:
-    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
+def _known_parts(core: Alteration, points: list[tuple[Point, Array]], objective: Objective) -> list[_Known]:
     found: list[_Known] = []
-    for item in sorted(evidence, key=lambda item: (not item.probe.smooth, len(item.probe.point.x))):
-        gradient = item.returned.gradient
-        # Points of many rows say no more than those of few.
-        if gradient is None or not item.returned.finite or len(found) == _MOST_POINTS:
-            continue
-        point = read_point(item.probe, own, reading)
-        sets = gradient_sets(point, objective, bare, "float64")
-        if len(sets) == 1 and not sets[0].groups and not sets[0].undefined:
-            found.append(_Known(point, sets[0].fixed, gradient))
-            if not _may_fit(found, own.w.size):
+    for point, gradient in points:
+        known = _known(core, point, gradient, objective)
+        if known is not None:
+            found.append(known)
+            if known.weights.size >= 4 and not _is_combination([known], slice(0, known.weights.size)):
                 return []
+        # Points of many rows say no more than those of few.
+        if len(found) == _MOST_POINTS:
+            break
     return found
 
 
-def _may_fit(found: list[_Known], count: int) -> bool:
-    """Whether the weights at the last point alone are a combination of the data term and of `w`."""
-    one, some = found[-1], min(count, _ENOUGH)
-    return some < 4 or _is_combination(one.gradient[:some], [one.data[:some], one.point.w.ravel()[:some]])
+def _known(core: Alteration, point: Point, gradient: Array, objective: Objective) -> _Known | None:
+    """The parts at a point; None where a kink leaves them open."""
+    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
+    features = few_features(point, bare)
+    sets = gradient_sets(point, objective, bare, "float64", features)
+    if len(sets) != 1 or sets[0].groups or sets[0].undefined:
+        return None
+    return _Known(point, point.w[:features].ravel(), sets[0].fixed, first_features(gradient, point, features))
 
 
-def _is_combination(gradient: Array, vectors: list[Array]) -> bool:
-    basis = np.stack(vectors)
+def _is_combination(known: list[_Known], part: slice, *, of_bias: bool = False) -> bool:
+    """Whether that part of the gradients, at all these points together, is one of the data and of the parameters."""
+    gradient = np.concatenate([one.gradient[part] for one in known])
+    own = [one.point.b.ravel() if of_bias else one.weights for one in known]
+    basis = np.stack([np.concatenate([one.data[part] for one in known]), np.concatenate(own)])
     norms = np.maximum(np.sqrt(np.sum(basis**2, axis=1)), 1e-300)
     basis = basis / norms[:, None]
     rest = gradient - np.linalg.lstsq(basis @ basis.T, basis @ gradient, rcond=1e-12)[0] @ basis
     return bool(rest @ rest <= 1e-3 * (gradient @ gradient) + 1e-30)
 
 
-def may_be_sized(core: Alteration, evidence: list[Evidence], objective: Objective) -> bool:
-    """Whether a mistake in sizes may go with this one: a quick test at the smooth points with equally many rows.
+def may_be_sized(core: Alteration, points: list[tuple[Point, Array]], objective: Objective) -> bool:
+    """Whether a mistake in sizes may go with this one: a quick test at points with equally many rows.
 
     There every size is one number, whatever power of `n` it is, unless the regulariser is of another kind or rows have
     weights.
     """
-    smooth = [item for item in evidence if item.probe.smooth and item.returned.finite]
-    if not smooth or {"direction", "shrinkage_rows"} & set(core.changes) or smooth[0].probe.point.weight is not None:
+    if not points or {"direction", "shrinkage_rows"} & set(core.changes) or points[0][0].weight is not None:
         return True
-    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
-    counts = [len(item.probe.point.x) for item in smooth]
+    counts = [len(point.x) for point, _ in points]
     most = max(counts, key=counts.count)
-    alike = [item for item, count in zip(smooth, counts, strict=True) if count == most][:5]
-    known = []
-    for item in alike:
-        sets = gradient_sets(item.probe.point, objective, bare, "float64", _FEATURES)
-        if len(sets) != 1 or sets[0].groups or sets[0].undefined or item.returned.gradient is None:
-            return True
-        shape, bias = item.probe.point.w.shape, len(item.returned.gradient) - item.probe.point.w.size
-        weights = item.returned.gradient[: len(item.returned.gradient) - bias].reshape(shape)[:_FEATURES].ravel()
-        known.append((sets[0].fixed, weights, item.returned.gradient[-bias:], item.probe.point))
-    if len(known) < 2:
+    alike = [one for one, count in zip(points, counts, strict=True) if count == most][:5]
+    found = [_known(core, point, gradient, objective) for point, gradient in alike]
+    known = [one for one in found if one is not None]
+    if len(known) < max(2, len(found)):
         return True
-    size = len(known[0][1])
-    data = np.concatenate([one[0][:size] for one in known]), np.concatenate([one[0][size:] for one in known])
-    own = [one[3].w[:_FEATURES].ravel() for one in known], [one[3].b.ravel() for one in known]
-    fits_weights = _is_combination(np.concatenate([one[1] for one in known]), [data[0], np.concatenate(own[0])])
-    if not fits_weights or objective.intercept == "none":
-        return fits_weights
-    return _is_combination(np.concatenate([one[2] for one in known]), [data[1], np.concatenate(own[1])])
+    count = known[0].weights.size
+    return _is_combination(known, slice(0, count)) and (
+        objective.intercept == "none" or _is_combination(known, slice(count, None), of_bias=True)
+    )
 
 
 def _best(known: list[_Known], part: slice, others: list[Array], unit: float) -> tuple[Part, Part] | None:

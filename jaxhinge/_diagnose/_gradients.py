@@ -135,6 +135,7 @@ _OF_ROWS = attrgetter(
     "margin_labels", "push_labels", "margin_bias", "bias_outside_label", "bias_label", "score_sign", "mask", "band",
     "shift", "slope", "rows", "bias_rows", "weights", "label_push", "rival", "rival_sign", "rival_push", "scores",
 )  # fmt: skip
+FEW = 24
 # Points of more coordinates than this keep no answers: they would fill the memory.
 _MOST_KEPT = 1000
 
@@ -155,6 +156,17 @@ def gradient_sets(
     return sets
 
 
+def few_features(point: Point, recipe: Recipe) -> int | None:
+    """The number of features that refute most recipes at a fraction of the cost; None where there are few."""
+    return FEW if len(point.w) > 2 * FEW and recipe.layout == "plain" else None
+
+
+def first_features(gradient: Array, point: Point, features: int | None) -> Array:
+    """The coordinates of so many features, and of the bias."""
+    kept = gradient.size - point.b.size
+    return np.concatenate([gradient[:kept].reshape(point.w.shape)[:features].ravel(), gradient[kept:]])
+
+
 def _contributions(
     point: Point, objective: Objective, recipe: Recipe, unit: float, features: int | None
 ) -> list[_Rows]:
@@ -171,7 +183,7 @@ def _contributions(
         if recipe.bias_rows == "all":
             bias_pushes = make(point, objective, recipe.altered({"rows": "all"}), unit)[0]
         found.append(_over_coordinates(point, recipe, pushes, bias_pushes, features))
-    if point.size <= _MOST_KEPT and len(point.x) <= _MOST_KEPT:
+    if (features or point.size) <= _MOST_KEPT and len(point.x) <= _MOST_KEPT:
         point.tried[key] = found
     return found
 

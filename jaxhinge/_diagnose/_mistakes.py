@@ -59,8 +59,11 @@ def _regularizer(objective: Objective) -> _Found:
         for shrinkage in ("l2", "halved"):
             yield cause, {"direction": direction, "shrinkage": shrinkage}
     yield "regularizer_norm_not_squared", {"direction": "unit_too"}
-    for rows in ("any_violating", "each_violating", "each_satisfied"):
-        yield "regularizer_skipped", {"shrinkage_rows": rows}
+    yield "regularizer_skipped", {"shrinkage_rows": "any_violating"}
+    # A row always violates one of the sides of a residual that leave no room between them.
+    if objective.family != "regression" or objective.margin < 0.0:
+        yield "regularizer_skipped", {"shrinkage_rows": "each_violating"}
+        yield "regularizer_skipped", {"shrinkage_rows": "each_satisfied"}
     if objective.intercept == "free":
         yield "bias_regularized", {"bias_shrinkage": "same"}
         yield "bias_regularized", {"bias_shrinkage": "l2"}

@@ -9,14 +9,11 @@ import numpy as np
 from jaxhinge._diagnose._alterations import Alteration, paired, pairs
 from jaxhinge._diagnose._evidence import Evidence, Explanation, Reading, read_point
 from jaxhinge._diagnose._fits import fits, may_be_sized
-from jaxhinge._diagnose._gradients import gradient_sets
+from jaxhinge._diagnose._gradients import few_features, first_features, gradient_sets
 from jaxhinge._diagnose._mistakes import alterations
-from jaxhinge._diagnose._objective import Objective
+from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._recipe import PRECISIONS, Recipe
-
-# Features on which a recipe is screened, where there are many.
-_SCREENED = 24
 
 
 class Search:
@@ -49,14 +46,14 @@ class Search:
         """The explanation that the gradient is right."""
         return self.fit(self.untouched, reading)
 
-    def explanations(self, reading: Reading = "as_given") -> list[Explanation]:
-        """All explanations of the simplest kind that has any, one for each cause."""
+    def explanations(self, reading: Reading = "as_given", most_causes: int = 3) -> list[Explanation]:
+        """All explanations of the simplest kind that has any, one for each cause; by so many causes at most."""
         right = self.right(reading)
         if right is not None:
             closer = [] if right.precision == self.start else self._fitting(self.singles, reading)
             return [found for found in closer if _finer(found.precision, right.precision)] or [right]
         best: list[Explanation] = []
-        for tier, fitted in self._tiers(reading):
+        for tier, fitted in self._tiers(reading, most_causes):
             # A fitted size is closer than l2 in float32 is, and no mistake: it must not displace what fits.
             if fitted and best:
                 continue
@@ -67,10 +64,14 @@ class Search:
                 break
         return best
 
-    def _tiers(self, reading: Reading) -> Iterator[tuple[Iterable[Alteration], bool]]:
+    def _tiers(self, reading: Reading, most_causes: int) -> Iterator[tuple[Iterable[Alteration], bool]]:
         """The simplest mistakes first, and whether they fit the sizes of the parts."""
+        if most_causes < 1:
+            return
         yield self.singles, False
         yield (one for one in self._fits(self.untouched, reading) if len(one.causes) == 1), True
+        if most_causes < 2:
+            return
         if reading == "as_given":
             yield self._pairs(), False
         yield self._fits(self.untouched, reading), True
@@ -94,7 +95,8 @@ class Search:
     def _may_be_sized(self, core: Alteration) -> bool:
         """Whether sizes may be wrong beside this mistake; asked once."""
         if id(core) not in self.sizable:
-            self.sizable[id(core)] = may_be_sized(core, self.evidence, self.objective)
+            smooth = self._points("as_given", smooth=True)
+            self.sizable[id(core)] = may_be_sized(core, smooth, self.objective)
         return self.sizable[id(core)]
 
     def _fits(self, core: Alteration, reading: Reading) -> list[Alteration]:
@@ -103,7 +105,8 @@ class Search:
         if key not in self.fitted:
             possible = reading == "data_outside" or self._may_be_sized(core)
             precisions = dict.fromkeys((self.start, self.coarsest))
-            found = fits(core, self.evidence, self.own, self.objective, reading, precisions) if possible else None
+            points = self._points(reading) if possible else []
+            found = fits(core, points, self.own, self.objective, precisions)
             self.fitted[key] = [found] if found is not None else []
         return self.fitted[key]
 
@@ -140,11 +143,10 @@ class Search:
         gradient = item.returned.gradient
         if gradient is None or not item.returned.finite:
             return True
-        if len(point.w) > 2 * _SCREENED and recipe.layout == "plain" and precision != "differences":
-            # A few features refute most recipes, at a fraction of the cost.
-            kept = gradient.size - point.b.size
-            few = np.concatenate([gradient[:kept].reshape(point.w.shape)[:_SCREENED].ravel(), gradient[kept:]])
-            screens = gradient_sets(point, self.objective, recipe, precision, _SCREENED)
+        features = few_features(point, recipe) if precision != "differences" else None
+        if features is not None:
+            few = first_features(gradient, point, features)
+            screens = gradient_sets(point, self.objective, recipe, precision, features)
             if not any(one.undefined or one.bounded(few) for one in screens):
                 return False
         sets = gradient_sets(point, self.objective, recipe, precision)
@@ -166,6 +168,15 @@ class Search:
         if key not in self.read:
             self.read[key] = read_point(item.probe, self.own, reading)
         return self.read[key]
+
+    def _points(self, reading: Reading, *, smooth: bool = False) -> list[tuple[Point, Array]]:
+        """The points that can be judged and what was returned there, the smooth ones first, small ones before large."""
+        found = sorted(self.evidence, key=lambda item: (not item.probe.smooth, len(item.probe.point.x)))
+        return [
+            (self._point(item, reading), item.returned.gradient)
+            for item in found
+            if item.returned.gradient is not None and item.returned.finite and (item.probe.smooth or not smooth)
+        ]
 
     def _fitting(self, tier: Iterable[Alteration], reading: Reading) -> list[Explanation]:
         found: dict[str, Explanation] = {}
