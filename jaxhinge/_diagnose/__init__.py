@@ -58,9 +58,9 @@ def diagnose(
     Args:
       grad_fn: `grad_fn(w, b, x, y)`, called with NumPy copies (float64; labels of classes int64). It
         returns `(dw, db)` in the shapes of `w` and `b`: NumPy, JAX or torch arrays, lists, a tuple
-        or a dict (`"w"`, `"b"`, `"dw"`, `"db"`, ...). Of `(loss, (dw, db))` and `(loss, dw, db)` the loss is judged
-        too. Functions with other arguments go through `adapt_arguments`, and a `torch.nn.Module` with its
-        loss through `module_gradient`:
+        or a dict (`"w"`, `"b"`, `"dw"`, `"db"`, ...). Of `(loss, (dw, db))`, `(loss, dw, db)`, `(dw, db, loss)` and a
+        dict with a `"loss"` the loss is judged too. Functions with other arguments go through `adapt_arguments`, and a
+        `torch.nn.Module` with its loss through `module_gradient`:
 
             jh.adapt_arguments(svm_loss, "w x y reg", reg=0.1)     # CS231n's f(W, X, y, reg)
             jh.adapt_arguments(gradient, "w x y", bias="last")     # theta = (w, b), x with a column of ones

@@ -33,7 +33,7 @@ class Alteration:
         if set(self.changes) & set(other.changes) or set(self.causes) & set(other.causes):
             return None
         changes = {**self.changes, **other.changes}
-        if "shift" in changes and "mask" in changes:
+        if "shift" in changes and changes.get("mask", "violating") != "violating":
             # Both say where the mask ends.
             return None
         if "score_sign" in changes and ("shift" in changes or changes.get("mask") in ("inverted", "all")):

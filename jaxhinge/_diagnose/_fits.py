@@ -94,7 +94,7 @@ def _known_parts(core: Alteration, points: list[tuple[Point, Array]], objective:
 
 def _known(core: Alteration, point: Point, gradient: Array, objective: Objective) -> _Known | None:
     """The parts at a point; None where a kink leaves them open."""
-    bare = Recipe().altered({**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
+    bare = Recipe(**{**core.changes, "shrinkage": "none", "bias_shrinkage": "none"})
     features = few_features(point, bare)
     sets = gradient_sets(point, objective, bare, "float64", features)
     if len(sets) != 1 or sets[0].groups or sets[0].undefined:

@@ -176,7 +176,8 @@ def _contributions(
     if known is not None:
         return known
     make = multiclass_pushes if objective.multiclass else binary_pushes
-    objective = replace(objective, margin=objective.margin - recipe.shift)
+    if recipe.shift:
+        objective = replace(objective, margin=objective.margin - recipe.shift)
     found = []
     for pushes in make(point, objective, recipe, unit):
         bias_pushes = pushes

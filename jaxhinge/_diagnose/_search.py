@@ -116,13 +116,16 @@ class Search:
 
     def fit(self, alteration: Alteration, reading: Reading) -> Explanation | None:
         """The explanation by this mistake, if every probe agrees."""
-        recipe = Recipe().altered(alteration.changes)
+        recipe = Recipe(**alteration.changes)
         precision = self.precision_of(recipe, reading)
         return None if precision is None else Explanation(alteration.causes, recipe, precision, reading)
 
     def precision_of(self, recipe: Recipe, reading: Reading) -> str | None:
         """The finest precision at which every probe agrees with the recipe, or None."""
-        precision = self.start
+        precision, first = self.start, self.evidence[0]
+        # Most recipes are refuted here, and by more than rounding.
+        if first.probe.smooth and not self._agrees(first, recipe, self.coarsest, reading):
+            return None
         for item in self.evidence:
             while not self._agrees(item, recipe, precision, reading):
                 # A mistake beside the kink looks like rounding; only points away from it tell the precision.

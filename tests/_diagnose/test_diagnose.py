@@ -123,6 +123,8 @@ def test_kink_fractions_are_open_where_the_gradient_leaves_them_open():
         (lambda dw, db: {"grad_W": dw, "grad_b": db}, "none"),
         (lambda dw, db: jh.LinearParams(dw, db), "none"),
         (lambda dw, db: (3.0, dw, db), "none"),
+        (lambda dw, db: (dw, db, 3.0), "none"),
+        (lambda dw, db: {"loss": 3.0, "dw": dw, "db": db}, "none"),
         (lambda dw, db: (g for g in (dw, db)), "none"),
         (lambda dw, db: (jnp.asarray(dw), jnp.asarray(db)), "none"),
         (lambda dw, db: dw, "bias_gradient_missing"),
@@ -157,6 +159,20 @@ def test_a_wrong_shape_does_not_hide_another_mistake():
     diagnosis = jh.diagnose(column, *problem(12, 3), l2=L2)
     assert diagnosis.cause == "regularizer_missing+wrong_shape"
     assert "dw.ravel()" in str(diagnosis)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_one_array_is_judged_and_the_line_that_splits_it_is_shown(first):
+    def both(w, b, x, y):
+        dw, db = gradient()(w, b, x, y)
+        return np.append(db, dw) if first else np.append(dw, db)
+
+    diagnosis = jh.diagnose(both, *problem(12, 3), l2=L2)
+    assert "Its numbers are those of a valid gradient." in diagnosis.findings
+    ends = "g[1:], g[0]" if first else "g[:-1], g[-1]"
+    assert any(f"pass lambda *args: (lambda g: ({ends}))(your_function(*args))" in told for told in diagnosis.findings)
+    split = (lambda g: (g[1:], g[0])) if first else (lambda g: (g[:-1], g[-1]))
+    assert jh.diagnose(lambda *args: split(both(*args)), *problem(12, 3), l2=L2).ok
 
 
 def test_the_documented_adapters():
