@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from jaxhinge._base.values import check_outside_jit
@@ -13,6 +14,7 @@ from jaxhinge._diagnose._diagnosis import Diagnosis
 from jaxhinge._diagnose._examine import Examination, Patient
 from jaxhinge._diagnose._objective import objective_of
 from jaxhinge._diagnose._point import checked_labels, checked_point
+from jaxhinge._diagnose._signatures import suggested_call
 from jaxhinge._diagnose._user_loss import coarse, difference_gradient, jax_gradient, kink_places, narrower, traces
 from jaxhinge._diagnose._written import not_judged
 from jaxhinge.losses import hinge_loss
@@ -111,7 +113,8 @@ def diagnose(
     if not callable(grad_fn):
         raise TypeError(f"grad_fn must be a function grad_fn(w, b, x, y); got {type(grad_fn).__name__}.")
     objective = objective_of(loss_fn, l2, C, fit_intercept)
-    own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, function=grad_fn)
+    suggest = partial(suggested_call, grad_fn)
+    own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, suggest=suggest)
     names = checked_labels(labels, objective, own.num_classes)
     return Examination(Patient(grad_fn, grad_fn, names), own, objective).diagnosis()
 
@@ -172,9 +175,10 @@ def diagnose_loss(
     if not callable(user_loss):
         raise TypeError(f"user_loss must be a function user_loss(w, b, x, y); got {type(user_loss).__name__}.")
     objective = objective_of(loss_fn, l2, C, fit_intercept)
-    own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, function=user_loss)
+    suggest = partial(suggested_call, user_loss, door="diagnose_loss")
+    own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, suggest=suggest)
     names = checked_labels(labels, objective, own.num_classes)
-    calling = calling_of(user_loss, objective, names, weighted=own.weight is not None)
+    calling = calling_of(user_loss, objective, names, weighted=own.weight is not None, is_loss=True)
     traced = traces(user_loss, own, calling)
     if not traced and coarse(user_loss, own, calling):
         return not_judged(own, objective)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from jaxhinge._diagnose._objective import Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._returned import Returned, WrongShape, read
-from jaxhinge._diagnose._signatures import required, suggested_call, takes_weights
+from jaxhinge._diagnose._signatures import no_suggestion, required, suggested_call, takes_weights
 from jaxhinge._diagnose._source import users_line
 
 
@@ -26,12 +27,14 @@ class Calling:
       intercept: Whether the model has a bias.
       passes_bias: Whether the function has a place for it.
       weights: The keyword for the weights of the rows, "" for a fifth argument, None where they are not passed.
+      suggest: A sentence with the line that adapts the caller's function.
     """
 
     labels: npt.NDArray[Any] | None = None
     intercept: bool = True
     passes_bias: bool = True
     weights: str | None = None
+    suggest: Callable[..., str] = no_suggestion
 
     def arguments(self, point: Point, *, bias_as_number: bool = False) -> tuple[list[Any], dict[str, Any]]:
         """Copies, so that a function that writes into its arguments leaves the point as it is."""
@@ -47,7 +50,12 @@ class Calling:
 
 
 def calling_of(
-    function: Callable[..., Any], objective: Objective, labels: npt.NDArray[Any] | None, *, weighted: bool
+    function: Callable[..., Any],
+    objective: Objective,
+    labels: npt.NDArray[Any] | None,
+    *,
+    weighted: bool,
+    is_loss: bool = False,
 ) -> Calling:
     """How to call the function: by its signature, where it has one."""
     intercept = objective.intercept != "none"
@@ -59,7 +67,8 @@ def calling_of(
     weights = name
     if weighted and name is None and wanted == own + 1:
         weights, passes_bias = "", intercept
-    return Calling(labels, intercept, passes_bias, weights)
+    door = "diagnose_loss" if is_loss else "diagnose"
+    return Calling(labels, intercept, passes_bias, weights, partial(suggested_call, function, door=door))
 
 
 def call(
@@ -80,10 +89,12 @@ def call(
             value = function(*arguments, **options)
             result = read(value, point, intercept=calling.intercept, bias_first=bias_first)
     except WrongShape as error:
-        return Returned(None, trouble="wrong_shape", detail=str(error) + suggested_call(function))
+        return Returned(None, trouble="wrong_shape", detail=str(error) + calling.suggest())
     except Exception as error:
         told = f"It raised {type(error).__name__}: {error}{users_line(error)}."
-        return Returned(None, trouble="raised", detail=told + suggested_call(function))
+        # `if y * score < 1` is right for one row.
+        one_row = {"row_by_row": True} if "ambiguous" in str(error) else {}
+        return Returned(None, trouble="raised", detail=told + calling.suggest(**one_row))
     names = ("w", "b", "x", "y") if calling.passes_bias else ("w", "x", "y")
     wrote = [name for name, old, new in zip(names, before, arguments, strict=False) if not np.array_equal(old, new)]
     return replace(result, wrote_to=tuple(wrote))

@@ -90,7 +90,8 @@ class Examination:
     def calling(self) -> Calling:
         """How the function is called."""
         weighted = self.own.weight is not None
-        return calling_of(self.patient.function, self.objective, self.patient.labels, weighted=weighted)
+        patient = self.patient
+        return calling_of(patient.function, self.objective, patient.labels, weighted=weighted, is_loss=patient.is_loss)
 
     def called(self, point: Point) -> Returned:
         """One call, counted."""

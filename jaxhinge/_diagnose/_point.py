@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxhinge._diagnose._objective import Array, Objective, objective_of
-from jaxhinge._diagnose._signatures import suggested_call
+from jaxhinge._diagnose._signatures import no_suggestion
 
 __all__ = ["Array", "Objective", "Point", "checked_labels", "checked_point", "objective_of"]
 
@@ -77,27 +77,27 @@ def checked_point(
     *,
     sample_weight: Any = None,
     labels: Any = None,
-    function: Callable[..., Any] | None = None,
+    suggest: Callable[..., str] = no_suggestion,
 ) -> Point:
     """The caller's own point in float64, or a ValueError or TypeError about the caller's data.
 
-    `function` is the caller's; messages show how to pass it.
+    `suggest` gives the line that adapts the caller's function, for messages.
     """
-    w, b = _checked_params(params, objective, function)
+    w, b = _checked_params(params, objective, suggest)
     x = _real("x", x)
-    _check_shapes(w, b, x, objective, function)
+    _check_shapes(w, b, x, objective, suggest)
     given = np.asarray(y)
     if given.shape != (len(x),):
         column = given.shape == (len(x), 1)
         mend = " Drop the last axis: y[:, 0]." if column else ""
-        mend += suggested_call(function, column_labels=True) if column else ""
+        mend += suggest(column_labels=True) if column else ""
         raise ValueError(f"y has shape {given.shape}, but the rows of x need shape {(len(x),)}.{mend}")
     weight = None if sample_weight is None else _checked_weight(sample_weight, len(x))
     rows = float(len(x)) if weight is None else float(np.sum(weight))
     return Point(w, b, x, _checked_targets(given, w, objective, labels), rows, weight)
 
 
-def _checked_params(params: Any, objective: Objective, function: Callable[..., Any] | None) -> tuple[Array, Array]:
+def _checked_params(params: Any, objective: Objective, suggest: Callable[..., str]) -> tuple[Array, Array]:
     if objective.intercept == "none":
         return _without_bias(params)
     try:
@@ -106,7 +106,7 @@ def _checked_params(params: Any, objective: Objective, function: Callable[..., A
         raise TypeError(
             f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}. Where the bias is folded "
             "into x, use the adapter in the docstring of jaxhinge.diagnose; for a model without a bias, say "
-            f"fit_intercept=False.{suggested_call(function, params=params)}"
+            f"fit_intercept=False.{suggest()}"
         ) from error
     return _real("w", w), _real("b", b)
 
@@ -142,7 +142,7 @@ def _real(name: str, value: Any) -> Array:
     return array
 
 
-def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, function: Callable[..., Any] | None) -> None:
+def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, suggest: Callable[..., str]) -> None:
     axes = 2 if objective.multiclass else 1
     wanted = "(d,)" if axes == 1 else "(d, k) with k of at least 2"
     if w.ndim != axes or (axes == 2 and w.shape[1] < 2) or w.size == 0:
@@ -151,7 +151,7 @@ def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, function: 
         raise ValueError(f"w must have shape {wanted} for this loss_fn; got {w.shape}.{mend}")
     classes_first = axes == 2 and x.ndim == 2 and x.shape[1] == w.shape[1] != w.shape[0]
     if classes_first:
-        mend = " w looks like (k, d): pass w.T as params." + suggested_call(function, classes_first=True)
+        mend = " w looks like (k, d): pass w.T as params." + suggest(classes_first=True)
         raise ValueError(f"x has shape {x.shape}, but w of shape {w.shape} needs x of shape (n, {w.shape[0]}).{mend}")
     if b.shape != w.shape[1:]:
         mend = " Use a scalar: b[0]." if axes == 1 and b.shape == (1,) else ""
@@ -159,9 +159,7 @@ def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, function: 
     if x.ndim != 2 or x.shape[1] != w.shape[0] or len(x) == 0:
         mend = " x looks transposed: rows are examples." if x.ndim == 2 and x.shape[0] == w.shape[0] else ""
         if x.ndim == 2 and x.shape[1] + 1 == w.shape[0]:
-            mend = " Is the bias the last entry of w? Pass params=(w[:-1], w[-1])." + suggested_call(
-                function, bias="last"
-            )
+            mend = " Is the bias the last entry of w? Pass params=(w[:-1], w[-1])." + suggest(bias="last")
         raise ValueError(f"x has shape {x.shape}, but w of shape {w.shape} needs x of shape (n, {w.shape[0]}).{mend}")
 
 

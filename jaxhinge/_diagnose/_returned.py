@@ -119,7 +119,7 @@ def _weights_alone(value: Any, point: Point) -> tuple[Any, tuple[Any, None]]:
             return loss, (rest[0], None)
         raise WrongShape(
             f"It returned {len(value)} parts, of shapes {', '.join(str(_shape(entry)) for entry in value)}. Without a "
-            f"bias, return dw of shape {point.w.shape}, or (loss, dw)."
+            f"bias, return dw of shape {point.w.shape}, or (loss, dw) in this order."
         )
     return None, (value, None)
 
@@ -141,6 +141,8 @@ def _fitted(w: Array, point: Point) -> tuple[Array, str, str]:
     mend = ""
     if w.shape == (*point.x.shape[:1], *point.w.shape):
         mend = " It has one gradient for each row: average them, dw.mean(axis=0)."
+    elif w.size == len(point.x) * point.w.size and point.w.ndim == 1:
+        mend = " Scores of shape (n, 1) against y of shape (n,) make (n, n): ravel one, or take y as a column."
     elif w.ndim == 0 and point.w.size > 1:
         mend = (
             " Return (dw, db), in this order, or (loss, dw, db). If it is (loss, dw) of a model without a bias, say "

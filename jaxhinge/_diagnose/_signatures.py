@@ -62,14 +62,20 @@ def name_of(function: Callable[..., Any] | None) -> str:
     return "your_function" if name == "<lambda>" or not str(name).isidentifier() else str(name)
 
 
-def suggested_call(function: Callable[..., Any] | None, *, params: Any = None, **options: Any) -> str:
+def no_suggestion(**_: Any) -> str:
+    """Where there is no function to adapt."""
+    return ""
+
+
+def suggested_call(function: Callable[..., Any], *, door: str = "diagnose", **options: Any) -> str:
     """A sentence with the line that adapts this function, by its own name; "" where no other line is called for."""
-    if function is None or not callable(function):
-        return ""
     if hasattr(function, "named_parameters"):
         return " Adapt it: jaxhinge.diagnose(jaxhinge.module_gradient(your_module, your_loss), (w, b), X, y, ...)."
     order, values = "w b x y", []
     parameters = positional(function) or []
+    if [one.name.lower() for one in parameters] in (["params", "x", "y"], ["parameters", "x", "y"]):
+        call = f"lambda w, b, x, y: {name_of(function)}((w, b), x, y)"
+        return f" Adapt it: jaxhinge.{door}({call}, (w, b), X, y, ...)."
     roles = [role(one.name) for one in parameters if one.default is inspect.Parameter.empty]
     if {"x", "y"} <= set(roles) and {"w", "theta"} & set(roles):
         order = " ".join("w" if one == "theta" else one for one in roles)
@@ -81,4 +87,4 @@ def suggested_call(function: Callable[..., Any] | None, *, params: Any = None, *
     separate = "b" in order.split() or options.get("bias") in ("last", "first")
     words = [name_of(function), f'"{order}"'] + [f"{key}={value!r}" for key, value in options.items()] + values
     given, more = ("(w, b)", "") if separate else ("W", ", fit_intercept=False")
-    return f" Adapt it: jaxhinge.diagnose(jaxhinge.adapt_arguments({', '.join(words)}), {given}, X, y{more}, ...)."
+    return f" Adapt it: jaxhinge.{door}(jaxhinge.adapt_arguments({', '.join(words)}), {given}, X, y{more}, ...)."

@@ -131,6 +131,10 @@ def _slopes(value: Callable[[list[Array]], float], params: list[Array], place: i
 
 
 def scalar(value: Any) -> float:
+    """The loss as a number; raises `WrongShape`."""
+    if isinstance(value, (tuple, list)):
+        told = "return the loss alone, or give a function that returns its gradient as well to jaxhinge.diagnose."
+        raise WrongShape(f"The loss returned {len(value)} parts; {told}")
     array = np.asarray(value.detach() if hasattr(value, "detach") else value, dtype=np.float64)
     if array.size != 1:
         raise WrongShape(f"The loss returned an array of shape {array.shape}; return one number, e.g. losses.mean().")

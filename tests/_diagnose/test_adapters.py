@@ -98,6 +98,39 @@ def test_a_raw_function_that_raises_is_shown_its_line():
     assert 'jaxhinge.adapt_arguments(svm_loss_naive, "w x y reg", reg=...)' in diagnosis.findings[0]
 
 
+def one_row(w, b, x, y):
+    return (-y * x, -y) if y * (x @ w + b) < 1 else (0 * w, 0.0)
+
+
+def of_a_tuple(params, x, y):
+    return gradient(*params, x, y)
+
+
+def cost(theta, X, y, lam):
+    return np.maximum(0, 1 - y * (X @ theta)).mean() + lam / 2 * theta @ theta
+
+
+@pytest.mark.parametrize(
+    ("judge", "function", "line"),
+    [
+        (
+            jh.diagnose,
+            one_row,
+            'jaxhinge.diagnose(jaxhinge.adapt_arguments(one_row, "w b x y", row_by_row=True), (w, b)',
+        ),
+        (jh.diagnose, of_a_tuple, "jaxhinge.diagnose(lambda w, b, x, y: of_a_tuple((w, b), x, y), (w, b), X, y, ...)"),
+        (
+            jh.diagnose_loss,
+            cost,
+            "jaxhinge.diagnose_loss(jaxhinge.adapt_arguments(cost, \"w x y lam\", bias='last', lam=",
+        ),
+        (jh.diagnose_loss, gradient, "give a function that returns its gradient as well to jaxhinge.diagnose"),
+    ],
+)
+def test_what_is_shown_to_those_who_pass_what_they_have(judge, function, line):
+    assert line in judge(function, (W, 0.3), X, Y).findings[0]
+
+
 @pytest.mark.parametrize("arguments", ["w x", "w b x y reg", "x y"])
 def test_arguments_that_do_not_fit_are_refused(arguments):
     with pytest.raises(ValueError, match="arguments must be names among"):
