@@ -21,7 +21,7 @@ _TRY_NEXT = (
 def report(diagnosis: Facts) -> str:
     """Verdict, cause, numbers, rows, the line to change."""
     parts = [_verdict(diagnosis)]
-    parts += [textwrap.fill(finding, _WIDTH) for finding in diagnosis.findings]
+    parts += [_filled(finding) for finding in diagnosis.findings]
     if diagnosis.comparison is not None and not diagnosis.ok:
         parts.append(_table(diagnosis.comparison))
     if diagnosis.curve is not None:
@@ -38,6 +38,12 @@ def report(diagnosis: Facts) -> str:
         f"Judged at {diagnosis.num_points} points with {diagnosis.num_calls} calls, to {diagnosis.precision} rounding."
     )
     return "\n\n".join(parts)
+
+
+def _filled(finding: str) -> str:
+    """The sentences in lines of equal width; a line of code stays one line, to be copied."""
+    told, mark, code = finding.partition(" Adapt it: ")
+    return textwrap.fill(told + mark.rstrip(), _WIDTH) + (f"\n    {code.removesuffix('.')}" if mark else "")
 
 
 def _verdict(diagnosis: Facts) -> str:

@@ -94,7 +94,7 @@ def _unfolded(both: Array, precision: str, loss: float | None, *, bias_first: bo
     ends, side = ("g[1:], g[0]", "first") if bias_first else ("g[:-1], g[-1]", "last")
     detail = (
         f"The gradients of w and b came as one array of shape {both.shape}; it was judged with the bias {side}. Return "
-        f"{ends}; or pass lambda *args: (lambda g: ({ends}))(your_function(*args))."
+        f"{ends}. Adapt it: lambda *args: (lambda g: ({ends}))(your_function(*args))."
     )
     gradient = np.roll(both, -1, axis=0) if bias_first else both
     return Returned(gradient.ravel(), precision, "wrong_shape", detail, loss=loss, folded=True)

@@ -96,6 +96,10 @@ def test_a_raw_function_that_raises_is_shown_its_line():
     diagnosis = jh.diagnose(svm_loss_naive, (MATRIX, np.zeros(3)), X, CLASSES, **WW)
     assert diagnosis.cause == "raised"
     assert 'jaxhinge.adapt_arguments(svm_loss_naive, "w x y reg", reg=...)' in diagnosis.findings[0]
+    # In the report it stays one line, to be copied.
+    assert '\n    jaxhinge.diagnose(jaxhinge.adapt_arguments(svm_loss_naive, "w x y reg", reg=...), W, X, y' in str(
+        diagnosis
+    )
 
 
 def one_row(w, b, x, y):

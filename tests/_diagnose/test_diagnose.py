@@ -170,7 +170,7 @@ def test_one_array_is_judged_and_the_line_that_splits_it_is_shown(first):
     diagnosis = jh.diagnose(both, *problem(12, 3), l2=L2)
     assert "Its numbers are those of a valid gradient." in diagnosis.findings
     ends = "g[1:], g[0]" if first else "g[:-1], g[-1]"
-    assert any(f"pass lambda *args: (lambda g: ({ends}))(your_function(*args))" in told for told in diagnosis.findings)
+    assert f"\n    lambda *args: (lambda g: ({ends}))(your_function(*args))\n" in str(diagnosis)
     split = (lambda g: (g[1:], g[0])) if first else (lambda g: (g[:-1], g[-1]))
     assert jh.diagnose(lambda *args: split(both(*args)), *problem(12, 3), l2=L2).ok
 
