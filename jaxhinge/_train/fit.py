@@ -138,8 +138,8 @@ def fit(
         the same arguments, `fit` goes on from there to the same bits as a run that was never stopped (on the same
         machine and versions); with others it raises an error that lists them. Functions are told apart by their names
         and the numbers in them.
-      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt at once, or "return" what was reached, the last whole
-        epoch. Either way it is saved first, where there is a `checkpoint`.
+      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt at once, or "return" what was reached: the last whole
+        epoch, on streamed data the last step. Either way it is saved first, where there is a `checkpoint`.
       **loss_options: For `loss_fn`: `subgradient=`, `kink_tol=`, `margin=`, ...
 
     Returns:
@@ -181,7 +181,7 @@ def fit(
             )
         return _fit_stream(x, y, sample_weight, batch_size, key, Options(
             l2, optimizer, epochs, steps_per_epoch, params, loss_fn, loss_options, num_classes, regularize_bias,
-            average_from, tol, patience, progress,
+            average_from, tol, patience, progress, on_interrupt,
         ))  # fmt: skip
     if steps_per_epoch is not None:
         raise ValueError("steps_per_epoch is for streamed data; an array has ceil(n / batch_size) steps to an epoch.")
@@ -231,8 +231,8 @@ def _fit_stream(x: Any, y: Any, sample_weight: Any, batch_size: int | None, key:
     else:
         source, classes = mapped_source(x, y, sample_weight, batch_size or _batch_size(len(x)), key, options)
         options = options._replace(num_classes=classes)
-    found, history, stale = fit_stream(source, options)
-    return FitResult(found, History(history), stale, _no_gap)
+    found, history, stale, interrupted = fit_stream(source, options)
+    return FitResult(found, History(history), stale, _no_gap, interrupted)
 
 
 class _Certificate:
@@ -249,7 +249,10 @@ class _Certificate:
 
 
 def _no_gap() -> float:
-    raise ValueError("There is no certificate of a fit to streamed data: history.loss says what its batches saw.")
+    raise ValueError(
+        "A fit to streamed data keeps no reference to them. For hinge losses, read them once more: "
+        "jaxhinge.duality_gap(result.params, x, y, l2=l2), or without y where x is blocks."
+    )
 
 
 def _gap(

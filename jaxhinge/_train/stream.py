@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxhinge._base.arrays import NDArray, check_feature_shape, random_key
+from jaxhinge._base.interrupts import OnInterrupt
 from jaxhinge._base.prefetch import prefetched
 from jaxhinge._base.sources import Source, shuffled_rows, source_of
 from jaxhinge._base.values import host_integer
@@ -61,14 +62,16 @@ class Options(NamedTuple):
     tol: Any
     patience: int
     progress: bool | None
+    on_interrupt: OnInterrupt
 
 
 class Outcome(NamedTuple):
-    """The parameters, the loss of each epoch, and whether the run went stale."""
+    """The parameters, the loss of each whole epoch, whether the run went stale, and whether Ctrl-C ended it."""
 
     params: LinearParams
     losses: NDArray
     stale: bool
+    interrupted: bool
 
 
 class _Settings(NamedTuple):
@@ -222,33 +225,56 @@ def _epochs(
     reader: Reader,
     batches: Iterator[Batch | None],
 ) -> Outcome:
-    carry: _Carry = _initial_carry(settings, run, params)
-    bar = _Bar(options.progress, int(run.num_steps))
-    average_from, losses, stale, steps = _NEVER, [np.inf], 0, 0
-    in_flight: collections.deque[jax.Array] = collections.deque()
-    with contextlib.closing(bar):
-        for epoch in range(options.epochs):
-            average_from = steps if epoch == options.average_from else average_from
-            carry = carry._replace(loss=jnp.zeros_like(carry.loss), weight=jnp.zeros_like(carry.weight))
-            for batch in _epoch(batches, options.steps_per_epoch):
-                carry = _step(settings, run, carry, batch[:3], average_from)
-                in_flight.append(carry.state.step)
-                if len(in_flight) > _IN_FLIGHT:
-                    in_flight.popleft().block_until_ready()
-                steps += 1
-                bar.update(carry, steps)
-            if epoch == 0 and options.steps_per_epoch is None:
-                reader.check_classes()
-            value, best = float(carry.loss), min(losses)
-            losses.append(value)
-            # The first epoch is progress; the comparison would say no, for `best` is still infinite.
-            progress = epoch == 0 or value < best - options.tol * abs(best)
-            stale = 0 if progress or options.tol < 0 else stale + 1
-            if stale >= options.patience:
-                break
+    progress = _Progress(_initial_carry(settings, run, params))
+    interrupted = False
+    try:
+        with contextlib.closing(_Bar(options.progress, int(run.num_steps))) as bar:
+            while progress.epoch < options.epochs and progress.stale < options.patience:
+                _one_epoch(settings, run, progress, options, _epoch(batches, options.steps_per_epoch), bar)
+                if progress.epoch == 1 and options.steps_per_epoch is None:
+                    reader.check_classes()
         reader.check_classes()
+    except KeyboardInterrupt:
+        if options.on_interrupt == "raise":
+            raise
+        interrupted = True
+    carry = progress.carry
     found = carry.state.params if options.average_from is None else carry.mean
-    return Outcome(found, np.asarray(losses[1:], found.w.dtype), stale >= options.patience)
+    losses = np.asarray(progress.losses, found.w.dtype)
+    return Outcome(found, losses, progress.stale >= options.patience, interrupted)
+
+
+class _Progress:
+    """A run as the host sees it: what Ctrl-C leaves."""
+
+    def __init__(self, carry: _Carry) -> None:
+        self.carry = carry
+        self.average_from = _NEVER
+        self.epoch = self.stale = self.steps = 0
+        self.losses: list[float] = []
+
+
+def _one_epoch(
+    settings: _Settings, run: _Run, progress: _Progress, options: Options, batches: Iterator[Batch], bar: _Bar
+) -> None:
+    if progress.epoch == options.average_from:
+        progress.average_from = progress.steps
+    carry = progress.carry
+    progress.carry = carry._replace(loss=jnp.zeros_like(carry.loss), weight=jnp.zeros_like(carry.weight))
+    in_flight: collections.deque[jax.Array] = collections.deque()
+    for batch in batches:
+        progress.carry = _step(settings, run, progress.carry, batch[:3], progress.average_from)
+        in_flight.append(progress.carry.state.step)
+        if len(in_flight) > _IN_FLIGHT:
+            in_flight.popleft().block_until_ready()
+        progress.steps += 1
+        bar.update(progress.carry, progress.steps)
+    value, best = float(progress.carry.loss), min(progress.losses, default=np.inf)
+    progress.losses.append(value)
+    # The first epoch is progress; the comparison would say no, for `best` is still infinite.
+    gained = progress.epoch == 0 or value < best - options.tol * abs(best)
+    progress.stale = 0 if gained or options.tol < 0 else progress.stale + 1
+    progress.epoch += 1
 
 
 def _epoch(batches: Iterator[Batch | None], steps: int | None) -> Iterator[Batch]:

@@ -165,7 +165,8 @@ def test_as_many_features_as_sides_of_rows(n, d, fit_intercept):
     net = found.dual[0::2] - found.dual[1::2]
     dual = net @ y - epsilon * found.dual.sum() - (net @ x) @ (net @ x) / (2 * l2)
     assert found.status == Status.CONVERGED
-    assert (found.dual >= 0).all() and found.dual.max() <= (1 + 1e-12) / n
+    assert (found.dual >= 0).all()
+    assert found.dual.max() <= (1 + 1e-12) / n
     assert not fit_intercept or abs(net.sum()) < 1e-12
     np.testing.assert_allclose((found.primal_value, found.dual_value), (primal, dual), rtol=1e-9)
     assert -1e-12 <= primal - dual <= 1.0001e-4 * primal
