@@ -2,8 +2,8 @@
 
 Each data set is halved at random ten times; half trains, the probabilities of the other half are judged: by log loss,
 and by reliability, the mean distance between the probability given to a class and its frequency, in ten bins of equal
-count over all classes and halves. The peers: `CalibratedClassifierCV(LinearSVC())` as it is, and with a grid search over
-the same ten values of C inside. Seconds are of the processor, for one fit.
+count over all classes and halves. The peers: `CalibratedClassifierCV(LinearSVC())` as it is, and with a grid search
+over the same ten values of C inside. Seconds are of the processor, for one fit.
 
     python experiments/probabilities.py              # a minute or two
     python experiments/probabilities.py --halves 2
