@@ -18,6 +18,7 @@ from jaxhinge._base.progress import step_bar
 from jaxhinge._base.values import check_finite, is_on_accelerator
 from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.multiclass.host import solve_on_host
+from jaxhinge._methods.multiclass.implicit import differentiable
 from jaxhinge._methods.multiclass.stages import (
     LARGEST_SYSTEM,
     Config,
@@ -182,28 +183,12 @@ def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -
     rows = LabelledRows(problem.x.T, problem.labels, problem.weight / total, l2, valid)
     start = _multiclass_start(options.init, problem.x.shape, config.num_classes, jnp, dtype)
     tol = scalar_like("tol", options.tol, dtype)
-    return _solution(_without_derivative(replace(config, dtype=dtype))(rows, start, tol, _steps(options)))
+    start = jax.lax.stop_gradient(start)
+    return _solution(differentiable(replace(config, dtype=dtype))(rows, start, tol, _steps(options)))
 
 
 def _steps(options: SolverOptions) -> jax.Array:
     return jnp.asarray(options.max_steps, jnp.int32)
-
-
-@lru_cache
-def _without_derivative(config: Config) -> Any:
-    """`solve_rows` behind the float64 boundary; a derivative would be wrong without a word, and is refused."""
-    solver = jax.custom_jvp(jax.jit(in_float64(partial(solve_rows, config), config.dtype)))
-
-    @solver.defjvp
-    def _refuse(primals: Any, tangents: Any) -> Any:
-        raise TypeError(
-            "solve_multiclass has no derivative for this loss. The derivative of its primal_value by l2, x or "
-            "sample_weight is that of jaxhinge.loss at fixed params (envelope theorem): differentiate "
-            "jaxhinge.loss(jax.lax.stop_gradient(params), x, labels, l2=l2, loss_fn=...), with params from a call on "
-            "stop_gradient(x) and stop_gradient(l2)."
-        )
-
-    return solver
 
 
 def _solve_host(config: Config, problem: Classified, options: SolverOptions, on_accelerator: bool) -> Solution:

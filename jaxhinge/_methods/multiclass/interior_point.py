@@ -89,7 +89,7 @@ def central_start(program: Program, z: Array, kappa: Array) -> Progress:
     f = kappa / (xi[None] - v)
     f = f / xp.sum(f, axis=0)[None]
     point = Interior(z, scores, f, xi[None] - v, xi)
-    best = certify(program, z, _pushes(program, f), scores)
+    best = certify(program, z, pushes_of(program, f), scores)
     complementarity_gap = _complementarity_gap_of(program, point)
     # Counters that vary over the axes of a `shard_map` as the data do.
     none = xp.isnan(complementarity_gap) * xp.int32(0)
@@ -145,7 +145,7 @@ def _alternatives(program: Program, v: Array) -> Array:
     return xp.stack([xp.zeros_like(v), v]) if program.summed else v
 
 
-def _pushes(program: Program, f: Array) -> Array:
+def pushes_of(program: Program, f: Array) -> Array:
     """B `(k, n)` from the fractions of the alternatives."""
     return program.wrong * program.c[None, :] * (f[1] if program.summed else f)
 
@@ -171,7 +171,7 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem) -> 
     direction_to = _newton(program, point, newton_system)
     predictor = direction_to(-point.f * point.t)
     predicted = _move(point, predictor, xp.ones_like(progress.complementarity_gap))
-    best = better(progress.best, certify(program, predicted.z, _pushes(program, predicted.f), predicted.scores))
+    best = better(progress.best, certify(program, predicted.z, pushes_of(program, predicted.f), predicted.scores))
 
     moved = _corrected(program, point, direction_to, predictor)
     # A direction spoilt by rounding is not taken: the next precision, or the caller, hears of it as a stall.
@@ -223,6 +223,12 @@ def _blended(point: Interior, old: _Aim, new: _Aim) -> _Aim:
     return _Aim(residual, direction, length)
 
 
+def newton_edges(program: Program, point: Interior) -> Edges:
+    """The weights of the Newton system at a point."""
+    e = point.f / point.t
+    return _edges(program, e, 1 / namespace(e).sum(e, axis=0))
+
+
 def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> Callable[[Array], Interior]:
     """The Newton direction at `point` for any residual of the complementarity equations."""
     xp, (z, scores, f, t, xi) = namespace(point.f), point
@@ -237,7 +243,7 @@ def _newton(program: Program, point: Interior, newton_system: NewtonSystem) -> C
         q = residual * inverse_t - e * slack_residual
         lack = xp.sum(q, axis=0) - sum_residual
         still = q - e * (lack * inverse_total)[None]
-        rhs = program.adjoint(_pushes(program, f + still)) - program.penalty[None, :] * z
+        rhs = program.adjoint(pushes_of(program, f + still)) - program.penalty[None, :] * z
         dz = newton_system.solve(factored, rhs)
         dscores = program.scores(dz)
         dv = _alternatives(program, differences(program, dscores))

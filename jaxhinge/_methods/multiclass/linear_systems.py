@@ -61,7 +61,7 @@ def by_matrix(program: Program) -> NewtonSystem:
 
     def factor(edges: Edges) -> tuple[Array, Array]:
         graph = _graph_of_grams_on_host(program.rows, edges) if blocks is None else _graph_of_grams(blocks, edges)
-        hessian = _penalised(program, graph)
+        hessian = penalised_system(program, graph)
         root = jnp.linalg.cholesky if xp is jnp and program.order > _LAPACK_PAYS else cholesky
         return factored(hessian.reshape(program.order, program.order), eps(hessian.dtype), root)
 
@@ -73,7 +73,7 @@ def by_matrix(program: Program) -> NewtonSystem:
     return NewtonSystem(factor, solve)
 
 
-def _penalised(program: Program, graph: Array) -> Array:
+def penalised_system(program: Program, graph: Array) -> Array:
     """The system `(k - 1, p, k - 1, p)`: what the penalty adds to the graph lies where the coordinates are the same."""
     xp, k = namespace(program.c), len(program.label)
     spread = xp.eye(k - 1, dtype=program.penalty.dtype) - 1 / k

@@ -262,7 +262,7 @@ def _float64_stage(
     return result
 
 
-def _canonical(program: Program, z: Array) -> Array:
+def canonical(program: Program, z: Array) -> Array:
     """Of all `z` with the same differences, the one that sums to 0 over the classes, whose norm is the smallest.
 
     Where biases are free a class without rows takes no part.
@@ -277,7 +277,7 @@ def finish(config: Config, task: MulticlassTask, found: SolverState, tol: Array)
     """Round to the caller's dtype first, then bound the gap of exactly what is returned."""
     program, best = task.program, found.best
     xp, d = namespace(program.c), len(task.centre)
-    params, shifted, scores = _rounded(config, task, _canonical(program, best.z))
+    params, shifted, scores = _rounded(config, task, canonical(program, best.z))
     primal = primal_value(program, shifted, violations(program, scores))
     dual = best.push.astype(config.dtype).astype(primal.dtype)
     push = feasible(program, dual)
