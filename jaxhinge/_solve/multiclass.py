@@ -86,7 +86,9 @@ def solve_multiclass(
     rows). A step of the ascent is 50 ascents on the dual, which need no memory but take long where `l2` is small.
 
     Args:
-      x: Features `(n, d)`.
+      x: Features `(n, d)`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
+        (valid where no row changes sides: no violation reaches 0 or the largest of its row, and no dual one of its
+        bounds), the two values by the envelope theorem. `dual`, `gap`, `steps` and `status` carry no derivative.
       labels: Integers `0..k-1`, `(n,)`.
       l2: The strength of regularisation, above 0.
       loss: "crammer_singer", "weston_watkins" or "one_vs_rest".
@@ -109,15 +111,13 @@ def solve_multiclass(
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64): `params.w` `(d, k)`, `params.b` `(k,)`,
-      `dual` `(n, k)`; `gap` holds for the rounded `params`. `predict(params, x)` gives labels. Derivatives are refused
-      for the first two losses: take those of `jaxhinge.loss` at `params` held fixed, which are the derivatives of
-      `primal_value` by the envelope theorem. One-vs-rest has the derivatives of `solve`.
+      `dual` `(n, k)`; `gap` holds for the rounded `params`. `predict(params, x)` gives labels.
 
     Raises:
       ValueError: On concrete arrays: NaN or infinity, labels that are no integers `0..k-1`, one class only, `l2 <= 0`,
         negative or all-zero weights; under a trace those give the status `REFUSED` and NaN. Shapes that do not fit
         are refused anywhere. A method that the loss does not have, or whose matrix would be too large.
-      TypeError: Something is not a real number; a derivative is taken.
+      TypeError: Something is not a real number.
 
     References:
       Crammer and Singer, On the algorithmic implementation of multiclass kernel-based vector machines, 2001; Weston

@@ -128,7 +128,7 @@ def _one_by_one(
         watch = Watch(options.on_interrupt == "return", bar)
         for number, sign in enumerate(signs):
             rows = weighed_on_host(config, Problem(x, sign, np.ones(x.shape[0]), problem.weight, problem.l2))
-            start = Start(np.zeros(x.shape[1]), np.zeros(()), np.zeros(len(x)), np.bool_(False))
+            start = Start(np.zeros(x.shape[1]), np.zeros(()), np.zeros(x.shape[0]), np.bool_(False))
             if before is not None:
                 w, b, dual = (leaf[number].astype(np.float64) for leaf in (before.w, before.b, before.dual))
                 start = Start(w, b, dual, np.bool_(True))

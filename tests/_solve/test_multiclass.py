@@ -555,11 +555,6 @@ def test_a_grid_of_strengths_outside_jit(loss, intercept):
     assert np.isnan(found.params.w[2]).all()
 
 
-def test_derivatives_are_refused_in_words():
-    with pytest.raises(TypeError, match="envelope theorem"):
-        jax.grad(lambda l2: jh.solve_multiclass(X.astype(np.float32), LABELS, l2=l2).primal_value)(0.1)
-
-
 # Refusals.
 
 
