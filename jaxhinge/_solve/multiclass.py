@@ -28,10 +28,12 @@ from jaxhinge._methods.multiclass.stages import (
 )
 from jaxhinge._methods.padded import padded, padded_size
 from jaxhinge._methods.problem import Answer, Status
+from jaxhinge._methods.problem import Config as BinaryConfig
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.binary import Solution, SolverOptions, solver_options
-from jaxhinge._solve.given import caller_dtype, config_of, is_traced
+from jaxhinge._solve.given import Place, caller_dtype, config_of, is_traced, place_of
 from jaxhinge._solve.labels import Classified, check_init, classified, host_limits
+from jaxhinge._solve.multiclass_sources import one_vs_rest_elsewhere, solve_classes_of_stream
 from jaxhinge._solve.one_vs_rest import solve_one_vs_rest
 
 MulticlassLoss = Literal["crammer_singer", "weston_watkins", "one_vs_rest"]
@@ -40,8 +42,8 @@ _LOSSES = ("crammer_singer", "weston_watkins", "one_vs_rest")
 
 
 def solve_multiclass(
-    x: ArrayLike,
-    labels: ArrayLike,
+    x: Any,
+    labels: ArrayLike | None = None,
     *,
     l2: ArrayLike,
     loss: MulticlassLoss = "crammer_singer",
@@ -140,6 +142,9 @@ def solve_multiclass(
     traced = is_traced(x, labels, l2, sample_weight, tol, max_steps, init)
     if traced:
         _check_for_trace(options)
+    place = place_of(x, labels, traced)
+    if place != "memory":
+        return _solve_elsewhere(place, loss, binary, (x, labels, l2, sample_weight, num_classes), options)
     problem = classified(x, labels, l2, sample_weight, num_classes, traced=traced)
     if loss == "one_vs_rest":
         return solve_one_vs_rest(binary, problem, options, traced=traced)
@@ -152,6 +157,26 @@ def solve_multiclass(
     if traced:
         return _solve_traced(config, problem, options)
     return _solve_host(config, problem, options, is_on_accelerator(x))
+
+
+def _solve_elsewhere(
+    place: Place, loss: MulticlassLoss, binary: BinaryConfig, problem: tuple[Any, ...], options: SolverOptions
+) -> Solution:
+    """The solution of rows in a file, in blocks, or on a mesh."""
+    x, labels, l2, sample_weight, num_classes = problem
+    if loss == "one_vs_rest":
+        intercept: Any = {"free": True, "none": False}.get(binary.intercept, "regularized")
+        return one_vs_rest_elsewhere(
+            x, labels, num_classes, sample_weight, options, l2=l2, fit_intercept=intercept, method=binary.method
+        )
+    if place == "mesh":
+        raise ValueError(
+            f'x lies on a mesh, but loss="{loss}" needs all rows on one device. Where they fit, say so: '
+            'numpy.asarray(x). Or take loss="one_vs_rest".'
+        )
+    config = Config(loss == "weston_watkins", binary.intercept, 0, binary.method)
+    answer = solve_classes_of_stream(config, x, labels, l2, sample_weight, num_classes, options)
+    return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
 def _check_system(config: Config, shape: tuple[int, int]) -> None:

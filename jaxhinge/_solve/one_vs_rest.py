@@ -59,7 +59,7 @@ def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -
         return solve_problem(config, rows, options._replace(init=init))
 
     found = jax.vmap(one_class, in_axes=(0, None if init is None else 0))(jax.lax.stop_gradient(signs), init)
-    return _combined(found, known, scalar_like("tol", options.tol, x.dtype), jnp)
+    return combined(found, known, scalar_like("tol", options.tol, x.dtype), jnp)
 
 
 def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> Solution:
@@ -77,7 +77,7 @@ def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> 
     if (answer.status == Status.REFUSED).any():
         check_finite("x", x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    solution = _combined(Solution(LinearParams(answer.w, answer.b), *answer[2:]), known, tol, np)
+    solution = combined(Solution(LinearParams(answer.w, answer.b), *answer[2:]), known, tol, np)
     return solution if options.as_numpy else jax.device_put(solution)
 
 
@@ -149,7 +149,7 @@ def _answer(solution: Solution) -> Answer:
     return Answer(*solution.params, *solution[1:])
 
 
-def _combined(batch: Solution, known: Any, tol: Any, numpy: Any) -> Solution:
+def combined(batch: Solution, known: Any, tol: Any, numpy: Any) -> Solution:
     """One solution of all classes; where a stand-in was solved, what is known instead."""
     refused = numpy.any(batch.status == Status.REFUSED)
     known = known & ~refused

@@ -146,15 +146,20 @@ def _primal_of(program: Program, push: Array, bias: Array) -> Array:
 
 
 def _projected(program: Program, point: Array) -> Array:
-    """The nearest point of the box, or of every row's simplex, by Michelot's rounds."""
-    xp = namespace(point)
+    """The nearest point of the box, or of every row's simplex."""
     if program.summed:
-        return program.wrong * xp.clip(point, 0, program.c[None, :])
-    allowed = (program.wrong + program.label) > 0
+        return program.wrong * namespace(point).clip(point, 0, program.c[None, :])
+    return on_simplex(point, (program.wrong + program.label) > 0, program.c)
+
+
+def on_simplex(point: Array, allowed: Array, total: Array) -> Array:
+    """The nearest point `(k, n)` whose columns are at least 0, sum to `total` `(n,)`, and are 0 where not allowed, by
+    Michelot's rounds."""
+    xp = namespace(point)
 
     def threshold(active: Array) -> Array:
         size = xp.maximum(xp.sum(active.astype(point.dtype), axis=0), 1)
-        return (xp.sum(xp.where(active, point, 0), axis=0) - program.c) / size
+        return (xp.sum(xp.where(active, point, 0), axis=0) - total) / size
 
     def narrow(active: Array) -> Array:
         return active & (point > threshold(active)[None, :])

@@ -39,6 +39,8 @@ from jaxhinge._methods.multiclass.program import (
 )
 
 _CORRECTORS = 2
+# `_SLOWEST`: complementarity may fall so much slower than in the binary method, which takes longer steps.
+_SLOWEST = 1.08
 # A corrector may spoil what the direction had: it is given the best of these weights (Colombo and Gondzio), if any.
 _WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 _WORTHWHILE = 0.003
@@ -179,7 +181,7 @@ def _step(program: Program, progress: Progress, newton_system: NewtonSystem) -> 
     moved = choose(sound, moved, point)
     complementarity_gap = _complementarity_gap_of(program, moved)
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
-    of_use = gained(gap, old_gap, complementarity_gap, progress.complementarity_gap)
+    of_use = gained(gap, old_gap, complementarity_gap, _SLOWEST * progress.complementarity_gap)
     steps_without_progress = xp.where(sound, xp.where(of_use, 0, progress.steps_without_progress + 1), PATIENCE)
     return Progress(moved, best, complementarity_gap, progress.steps + 1, steps_without_progress)
 

@@ -56,21 +56,28 @@ def by_matrix(program: Program) -> NewtonSystem:
     Laplacian is its first k - 1 rows and columns, and of the penalty `P (1 - 1 1' / k)`: the smallest norm of all dz
     with these differences.
     """
-    xp = namespace(program.c)
-    blocks = None if xp is np else _blocked(program.rows.whole)
+    blocks = None if namespace(program.c) is np else _blocked(program.rows.whole)
 
     def factor(edges: Edges) -> tuple[Array, Array]:
-        graph = _graph_of_grams_on_host(program.rows, edges) if blocks is None else _graph_of_grams(blocks, edges)
-        hessian = penalised_system(program, graph)
-        root = jnp.linalg.cholesky if xp is jnp and program.order > _LAPACK_PAYS else cholesky
-        return factored(hessian.reshape(program.order, program.order), eps(hessian.dtype), root)
+        graph = graph_of_grams_on_host(program.rows, edges) if blocks is None else _graph_of_grams(blocks, edges)
+        return factor_of(program, graph)
 
-    def solve(factor: tuple[Array, Array], rhs: Array) -> Array:
-        reduced = solved(factor, rhs[:-1].ravel())
-        dz = xp.concatenate([reduced.reshape(-1, rhs.shape[1]), xp.zeros_like(rhs[:1])])
-        return dz - xp.mean(dz, axis=0)[None, :]
+    return NewtonSystem(factor, solve_reduced)
 
-    return NewtonSystem(factor, solve)
+
+def factor_of(program: Program, graph: Array) -> tuple[Array, Array]:
+    """The system factored, from the sum over rows `(k - 1, p, k - 1, p)`."""
+    hessian = penalised_system(program, graph)
+    order = hessian.shape[0] * hessian.shape[1]
+    root = jnp.linalg.cholesky if namespace(hessian) is jnp and order > _LAPACK_PAYS else cholesky
+    return factored(hessian.reshape(order, order), eps(hessian.dtype), root)
+
+
+def solve_reduced(factor: tuple[Array, Array], rhs: Array) -> Array:
+    """The solution `(k, p)` for a right-hand side that sums to 0 over the classes, as it does itself."""
+    xp, reduced = namespace(rhs), solved(factor, rhs[:-1].ravel())
+    dz = xp.concatenate([reduced.reshape(-1, rhs.shape[1]), xp.zeros_like(rhs[:1])])
+    return dz - xp.mean(dz, axis=0)[None, :]
 
 
 def penalised_system(program: Program, graph: Array) -> Array:
@@ -96,7 +103,7 @@ def _absent_bias(program: Program) -> Array:
     return (centred @ (absent[:, None] * centred))[:-1, :-1]
 
 
-def _graph_of_grams_on_host(rows: Any, edges: Edges) -> NDArray:
+def graph_of_grams_on_host(rows: Any, edges: Edges) -> NDArray:
     """`sum_i L_i (x) x_i x_i'` as `(k - 1, p, k - 1, p)`, from the Gram matrix of each pair of classes.
 
     Degrees are sums of weights, without cancellation: a class does not border on itself.

@@ -140,48 +140,76 @@ def over_penalty(program: Program) -> Array:
     return where(penalised, 1 / where(penalised, program.penalty, 1), 0)
 
 
+class RowSums(NamedTuple):
+    """Sums over rows, of all or of some, from which the gap between a point and a dual point follows.
+
+    Attributes:
+      loss: The weighted loss.
+      terms: What each row adds to the gap.
+      rounding: What rounding may have taken from these terms, but for that of their sum.
+      pull: `sum_i V_ij a_i` `(k, p)`.
+      sizes: The same of the absolute values.
+    """
+
+    loss: Array
+    terms: Array
+    rounding: Array
+    pull: Array
+    sizes: Array
+
+
 def gap_between(program: Program, z: Array, scores: Array, push: Array, adjoint: Array) -> Array:
-    """The primal value at `z` less the dual value at a feasible `push`, bounded from above.
+    """The primal value at `z` less the dual value at a feasible `push`, bounded from above."""
+    return gap_of_sums(program, z, row_sums(program, z, scores, push, adjoint), len(program.c))
 
-    By the inequality of Fenchel and Young the difference is a sum of terms of at least 0: for each row, with m its
-    largest violation or 0, and for each penalised coordinate of each class
 
-        (c - sum_j B_j) m + sum_j B_j (m - v_j)   or   sum_j c max(0, v_j) - B_j v_j   and   (P z - slack)^2 / (2 P)
+def row_sums(program: Program, z: Array, scores: Array, push: Array, adjoint: Array) -> RowSums:
+    """What the rows add to the gap, by the inequality of Fenchel and Young terms of at least 0: with m the largest
+    violation of a row or 0
 
-    Its relative error is that of a sum without cancellation. What rounding may have taken is added, so that the true
-    difference is not above what is returned.
+        (c - sum_j B_j) m + sum_j B_j (m - v_j)   or   sum_j c max(0, v_j) - B_j v_j
     """
     xp, v = namespace(scores), violations(program, scores)
+    (k, n), p, unit = v.shape, len(program.penalty), eps(v.dtype)
+    excess = xp.maximum(v, 0)
     if program.summed:
+        losses = xp.sum(excess, axis=0)
         terms = xp.where(v > 0, (program.c[None, :] - push) * v, -push * v)
     else:
-        worst = xp.maximum(xp.max(v, axis=0), 0)
-        terms = push * (worst[None, :] - v)
-        terms = terms + program.label * ((program.c - xp.sum(push, axis=0)) * worst)[None, :]
-    stationary = program.penalty[None, :] * z - adjoint
-    gap = xp.sum(terms) + xp.sum(stationary * stationary * over_penalty(program)[None, :]) / 2
-    return xp.maximum(gap, 0) + _rounding(program, z, v, push, stationary, gap)
-
-
-def _rounding(program: Program, z: Array, v: Array, push: Array, stationary: Array, gap: Array) -> Array:
-    """A bound on what rounding may have taken from `gap_between`.
-
-    A sum of m numbers errs by at most m eps/2 of the sum of their sizes; sums over many rows are made in blocks, which
-    err by less. That the bounds of the dual point hold only up to rounding counts as one more such sum.
-    """
-    xp, unit = namespace(v), eps(v.dtype)
-    (k, n), p = v.shape, len(program.penalty)
-    many = k + min(n, 100 + n**0.5)
-    of_scores, of_adjoint = program.rows.magnitudes(abs(z), abs(pull(program, push)))
+        losses = xp.max(excess, axis=0)
+        terms = push * (losses[None, :] - v)
+        terms = terms + program.label * ((program.c - xp.sum(push, axis=0)) * losses)[None, :]
+    of_scores, sizes = program.rows.magnitudes(abs(z), abs(pull(program, push)))
     of_label = xp.sum(program.label * of_scores, axis=0)
     wrong = program.wrong * unit * (p + 2) * (1 + of_scores + of_label[None, :])
     # How fast the terms of a row change with its violations: not at all where it is satisfied and has no dual.
     active = xp.where(v > -wrong, wrong, 0)
     of_losses = xp.sum(active, axis=0) if program.summed else xp.max(active, axis=0)
-    of_terms = program.c @ of_losses + xp.sum(push * (wrong + unit * many * abs(v)))
-    of_slack = unit * (many * of_adjoint + program.penalty[None, :] * abs(z))
-    of_coordinates = xp.sum((abs(stationary) + of_slack) * of_slack * over_penalty(program)[None, :])
-    return of_terms + of_coordinates + unit * (many + k * p) * gap
+    rounding = program.c @ of_losses + xp.sum(push * (wrong + unit * _many(k, n) * abs(v)))
+    return RowSums(program.c @ losses, xp.sum(terms), rounding, adjoint, sizes)
+
+
+def gap_of_sums(program: Program, z: Array, sums: RowSums, num_rows: int) -> Array:
+    """The gap, bounded from above: `(P z - pull)^2 / (2 P)` for each penalised coordinate of each class, and the rows.
+
+    The relative error of a sum of such terms is that of a sum without cancellation. What rounding may have taken is
+    added, so that the true difference is not above what is returned: a sum of m numbers errs by at most m eps/2 of the
+    sum of their sizes; sums over many rows are made in blocks, which err by less. That the bounds of the dual point
+    hold only up to rounding counts as one more such sum.
+    """
+    xp, unit, (k, p) = namespace(z), eps(z.dtype), z.shape
+    weight = over_penalty(program)[None, :]
+    stationary = program.penalty[None, :] * z - sums.pull
+    gap = sums.terms + xp.sum(stationary * stationary * weight) / 2
+    of_slack = unit * (_many(k, num_rows) * sums.sizes + program.penalty[None, :] * abs(z))
+    of_coordinates = xp.sum((abs(stationary) + of_slack) * of_slack * weight)
+    return xp.maximum(gap, 0) + sums.rounding + of_coordinates + unit * (_many(k, num_rows) + k * p) * gap
+
+
+def _many(k: int, n: int) -> float:
+    """How many roundings a sum over so many rows counts as."""
+    many: float = k + min(n, 100 + n**0.5)
+    return many
 
 
 def feasible(program: Program, push: Array) -> Array:
@@ -208,24 +236,28 @@ def _bounded(program: Program, push: Array) -> Array:
 
 
 def _balanced(program: Program, push: Array) -> Array:
-    """Every class pushed as much as it is pulled, by factors near 1 on the pushes that are there.
-
-    Summed over the rows of each label, the pushes are a flow F between classes, which must be conserved. The factors
-    `1 - phi_l + phi_j` change what leaves a class by a Laplacian system, `L(F + F') phi = outflow - inflow`. Only
-    pushes in use change: an inactive one would cost the bound far more. Where the factors are not near 1, pushes of 0
-    are the feasible point instead.
-    """
+    """Every class pushed as much as it is pulled; where that needs more than a nudge, pushes of 0 instead."""
     xp = namespace(push)
-    flow = program.label @ push.T
+    potential = potential_of(program.label @ push.T)
+    factor = 1 + potential[:, None] - (potential @ program.label)[None, :]
+    usable = xp.all(abs(program.wrong * (factor - 1)) < 1)
+    return xp.where(usable, program.wrong * factor * push, 0)
+
+
+def potential_of(flow: Array) -> Array:
+    """The potential phi `(k,)` that balances pushes by factors `1 - phi_l + phi_j` near 1 on those that are there.
+
+    Summed over the rows of each label l, the pushes against class j are a flow F `(k, k)` between classes, which must
+    be conserved. The factors change what leaves a class by a Laplacian system, `L(F + F') phi = outflow - inflow`.
+    Only pushes in use change: an inactive one would cost the bound far more.
+    """
+    xp = namespace(flow)
     imbalance = xp.sum(flow, axis=1) - xp.sum(flow, axis=0)
     both = flow + flow.T
     degree = xp.sum(both, axis=1)
     # The ridge settles the sum of the potentials, which moves nothing, and those of classes without flow.
-    ridge = xp.where(degree > 0, _RIDGE * eps(push.dtype) * degree, 1)
-    potential = solved(factored(xp.diag(degree + ridge) - both, 0.0), imbalance)
-    factor = 1 + potential[:, None] - (potential @ program.label)[None, :]
-    usable = xp.all(abs(program.wrong * (factor - 1)) < 1)
-    return xp.where(usable, program.wrong * factor * push, 0)
+    ridge = xp.where(degree > 0, _RIDGE * eps(flow.dtype) * degree, 1)
+    return solved(factored(xp.diag(degree + ridge) - both, 0.0), imbalance)
 
 
 def certify(program: Program, z: Array, push: Array, scores: Array | None = None) -> Certified:
