@@ -87,11 +87,18 @@ def solve_multiclass(
     A step of the interior point forms and factors a matrix of order `(k - 1) * d` (d features, no more of them than
     rows). A step of the ascent is 50 ascents on the dual, which need no memory but take long where `l2` is small.
 
+    Rows need not fit in memory. A memory-mapped `x`, of any size, and blocks of rows are streamed as `solve` does, by
+    Newton's method on a smoothed loss from the solution of rows drawn at random: a pass over the rows for each step,
+    and two more that certify what is returned. Nothing is kept of a row but its label, its weight and its dual. Rows on
+    a mesh stay where they are for "one_vs_rest"; the other losses refuse them.
+
     Args:
       x: Features `(n, d)`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
         (valid where no row changes sides: no violation reaches 0 or the largest of its row, and no dual one of its
         bounds), the two values by the envelope theorem. `dual`, `gap`, `steps` and `status` carry no derivative.
-      labels: Integers `0..k-1`, `(n,)`.
+        To be streamed: a memory-mapped file, or, without `labels`, blocks `(x, labels)` or `(x, labels,
+        sample_weight)`: a list, or a function that makes an iterator for each pass.
+      labels: Integers `0..k-1`, `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       loss: "crammer_singer", "weston_watkins" or "one_vs_rest".
       sample_weight: `(n,)`, not negative, not all 0.
@@ -102,14 +109,16 @@ def solve_multiclass(
       init: A solution of a nearby problem to start from: another `l2`, other weights.
       method: "interior_point"; "ascent", accelerated projected gradient ascent on the dual; "auto" is the interior
         point, after up to 20 steps of ascents where the order of its matrix is above 1,500, and ascents alone above
-        8,192. For "one_vs_rest", the methods of `solve`, "newton" among them.
+        8,192. For "one_vs_rest", the methods of `solve`, "newton" among them. Streamed rows of the first two losses know
+        "auto" only.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       num_classes: k; by default one more than the largest label. Needed where `labels` are traced. A class without
         rows gets `w = 0` and a bias out of reach of every row where biases are free.
       progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
         more than two seconds. Host only.
       on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt, or "return" what was reached, certified, with the
-        status STEP_LIMIT. Host only, and "return" is not for rows on an accelerator.
+        status STEP_LIMIT. Host only, and "return" is not for rows on an accelerator or a mesh, nor for "one_vs_rest" of
+        streamed rows.
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64): `params.w` `(d, k)`, `params.b` `(k,)`,
@@ -118,7 +127,8 @@ def solve_multiclass(
     Raises:
       ValueError: On concrete arrays: NaN or infinity, labels that are no integers `0..k-1`, one class only, `l2 <= 0`,
         negative or all-zero weights; under a trace those give the status `REFUSED` and NaN. Shapes that do not fit
-        are refused anywhere. A method that the loss does not have, or whose matrix would be too large.
+        are refused anywhere. A method that the loss or the rows do not have, or whose matrix would be too large; rows on
+        a mesh, but for "one_vs_rest"; blocks that end after one pass or change from pass to pass.
       TypeError: Something is not a real number.
 
     References:
