@@ -109,8 +109,8 @@ def solve_multiclass(
       init: A solution of a nearby problem to start from: another `l2`, other weights.
       method: "interior_point"; "ascent", accelerated projected gradient ascent on the dual; "auto" is the interior
         point, after up to 20 steps of ascents where the order of its matrix is above 1,500, and ascents alone above
-        8,192. For "one_vs_rest", the methods of `solve`, "newton" among them. Streamed rows of the first two losses know
-        "auto" only.
+        8,192. For "one_vs_rest", the methods of `solve`, "newton" among them. Streamed rows of the first two losses
+        know "auto" only.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       num_classes: k; by default one more than the largest label. Needed where `labels` are traced. A class without
         rows gets `w = 0` and a bias out of reach of every row where biases are free.
@@ -127,8 +127,8 @@ def solve_multiclass(
     Raises:
       ValueError: On concrete arrays: NaN or infinity, labels that are no integers `0..k-1`, one class only, `l2 <= 0`,
         negative or all-zero weights; under a trace those give the status `REFUSED` and NaN. Shapes that do not fit
-        are refused anywhere. A method that the loss or the rows do not have, or whose matrix would be too large; rows on
-        a mesh, but for "one_vs_rest"; blocks that end after one pass or change from pass to pass.
+        are refused anywhere. A method that the loss or the rows do not have, or whose matrix would be too large; rows
+        on a mesh, but for "one_vs_rest"; blocks that end after one pass or change from pass to pass.
       TypeError: Something is not a real number.
 
     References:
