@@ -70,6 +70,19 @@ def test_there_are_eight_devices() -> None:
     assert jax.device_count() == 8
 
 
+def test_classes_one_by_one_stay_on_their_devices() -> None:
+    labels = np.arange(N) % 3
+    rows, options = rows_on("automatic", y=labels), {"l2": L2, "loss": "one_vs_rest"}
+    found = jh.solve_multiclass(rows.x, rows.y, sample_weight=rows.sample_weight, **options)
+    alone = jh.solve_multiclass(X, labels, sample_weight=WEIGHT, **options)
+    assert found.status == jh.Status.CONVERGED
+    assert len(found.dual.sharding.device_set) == 8
+    assert alone.dual_value <= found.primal_value <= alone.primal_value + found.gap
+    for loss in ("crammer_singer", "weston_watkins"):
+        with pytest.raises(ValueError, match=rf'mesh, but loss="{loss}".*numpy.asarray'):
+            jh.solve_multiclass(rows.x, rows.y, l2=L2, loss=loss)
+
+
 # ---- placing
 
 

@@ -292,6 +292,16 @@ def test_separable_data_and_a_gap_that_floats_cannot_close():
     assert abs(stalled.gap) < 1e-9
 
 
+def test_slow_steps_are_no_stall():
+    """Here complementarity falls by less than a tenth in each of many steps on end."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 20_000)
+    x = rng.normal(size=(20_000, 6)) + 1.2 * rng.normal(size=(4, 6))[labels] + [1, 0, 0, 3, 0, 0]
+    problem = {"l2": 1e-4, "loss": "weston_watkins", "intercept": "regularized"}
+    solution = solved(x.astype(np.float32), labels, **problem)
+    assert solution.status == Status.CONVERGED
+
+
 def test_limits_warm_starts_and_dtypes():
     limited = solved(loss="crammer_singer", intercept=True, max_steps=2)
     assert (limited.steps, limited.status) == (2, Status.STEP_LIMIT)
