@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from _hostile_common import CLASSES, Arguments, Function, chosen, finite, perhaps_sparse, tame
+from _hostile_common import CLASSES, Arguments, Function, chosen, perhaps_sparse, tame
 from _hostile_losses import pp
 from _hostile_values import Rng
 
@@ -48,7 +48,7 @@ def _arguments(rng: Rng, kind: Any) -> Arguments:
 
 def _check(arguments: Arguments, result: Any) -> str:
     model, predicted, probabilities = result
-    if not finite(predicted) if arguments["y"] is None else len(predicted) != np.shape(arguments["X"])[0]:
+    if len(predicted) != np.shape(arguments["X"])[0]:
         return f"predictions {predicted}"
     if hasattr(model, "classes_") and not np.isin(predicted, model.classes_).all():
         return f"predictions {predicted} beside {model.classes_}"
@@ -58,7 +58,8 @@ def _check(arguments: Arguments, result: Any) -> str:
         return f"probabilities {probabilities}"
     if not hasattr(model, "coef_"):
         return ""
-    if not finite(model.coef_, model.intercept_) or not model.dual_gap_ >= 0:
+    numbers = np.append(model.coef_, model.intercept_)
+    if not np.isfinite(numbers).all() or not model.dual_gap_ >= 0:
         return f"coef_ {model.coef_}, intercept_ {model.intercept_}, dual_gap_ {model.dual_gap_}"
     return _check_optimal(arguments, model)
 
@@ -106,6 +107,6 @@ def estimators() -> Iterator[Function]:
             functools.partial(_arguments, kind=kind),
             _check,
             1.5,
-            ("classifier", "classes", "class_weight"),
+            ("classifier", "classes", "class_weight", "folds"),
             ("sklearn",),
         )

@@ -97,6 +97,8 @@ def refusal_complaint(function: Function, arguments: dict[str, Any], error: Exce
     ours = max(place for place, frame in enumerate(frames) if frame.startswith((PACKAGE, str(Path(__file__).parent))))
     if any(f"/site-packages/{package}/" in frame for package in function.trusted for frame in frames[ours:]):
         return ""
+    if isinstance(error, OverflowError):
+        return f"OverflowError: {error}"
     words = set(re.findall(r"\w[\w.]*", str(error)))
     words |= {word.partition(".")[0] for word in words}  # init.params.b is of init
     if not words & {*arguments, *function.names, *(f"{name}." for name in arguments)}:
@@ -125,7 +127,7 @@ def run_case(function: Function, seed: tuple[int, ...]) -> Outcome:
         try:
             with time_limit(SECONDS):
                 result = jax.block_until_ready(function.call(**arguments))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             complaint = refusal_complaint(function, arguments, error)
             if complaint:
                 return outcome("failure", complaint + "\n" + short_trace(error))

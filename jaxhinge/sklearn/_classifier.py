@@ -18,6 +18,7 @@ from jaxhinge.sklearn._common import (
     NO_PROBABILITIES,
     Intercept,
     Signposts,
+    check_options,
     dense,
     is_free,
     l2_of,
@@ -60,6 +61,7 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[NDArray, NDArray, NDArray]:
         """Dense float64 features, labels 0..k-1 and sample weights, checked; sets `classes_`."""
+        check_options(self)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)

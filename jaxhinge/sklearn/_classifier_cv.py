@@ -9,7 +9,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from jaxhinge._base.arrays import NDArray, flag
+from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.values import host_integer
 from jaxhinge._solve.binary import Loss
 from jaxhinge._solve.gap import duality_gap
@@ -208,7 +208,7 @@ class HingeClassifierCV(HingeClassifierBase):
         splits = make_folds(list(pairs), x, targets, weight, 0)
         check_select(self.select, len(splits.train))
         check_held_out(self.scoring, targets, score_weight, splits.held_out)
-        if flag("probability", self.probability):
+        if self.probability:
             check_held_out_classes(self.classes_, labels, score_weight, splits.held_out)
         weighted = sample_weight is not None
         scorer = scorer_of(self, self.scoring, x, labels, score_weight, splits.held_out, weighted=weighted)

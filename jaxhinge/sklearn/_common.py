@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.arrays import NDArray, flag
 from jaxhinge._base.values import check_number
 from jaxhinge._methods.problem import Status
 from jaxhinge._objective.objective import LinearParams
@@ -34,6 +35,15 @@ _ADVICE = {
     "or accept the gap with a larger tol.",
 }
 
+
+# Numbers of the estimators: the smallest and the largest that each may be.
+_LIMITS = (
+    ("tol", Real, 0, np.inf),
+    ("max_iter", Integral, 1, 2**31 - 1),
+    ("memory_budget", Real, 0, np.inf),
+    ("epsilon", Real, 0, np.inf),
+    ("verbose", Integral, 0, np.inf),
+)
 
 _NO_PARTIAL_FIT = (
     "{name} is solved on all rows at once, to a proof of how good it is, so that it has no partial_fit. For rows that "
@@ -72,6 +82,19 @@ def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
 def check_C(name: str, value: Any) -> float:
     """The inverse strength of regularisation, above 0."""
     return check_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
+
+
+def check_options(estimator: Any) -> None:
+    """Refuse numbers under the names that they have here; the solver, and NumPy, would name others or none."""
+    for name, kind, least, most in _LIMITS:
+        value = getattr(estimator, name, least)
+        wanted = f"{name} must be {'an integer' if kind is Integral else 'a number'}, at least {least}"
+        if not isinstance(value, kind):
+            raise TypeError(f"{wanted}; got {value!r}.")
+        if not least <= float(value) <= most:
+            raise ValueError(f"{wanted}{f' and at most {most}' if most < np.inf else ''}; got {value!r}.")
+    for name in ("refit", "probability"):
+        flag(name, getattr(estimator, name, False))
 
 
 def is_free(fit_intercept: Intercept) -> bool:

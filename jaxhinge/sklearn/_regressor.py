@@ -14,7 +14,16 @@ from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Solution
 from jaxhinge._solve.polish import Hinges
 from jaxhinge._solve.variants import solve_regression
-from jaxhinge.sklearn._common import Intercept, Signposts, dense, is_free, l2_of, solve_exactly, warn_unless_converged
+from jaxhinge.sklearn._common import (
+    Intercept,
+    Signposts,
+    check_options,
+    dense,
+    is_free,
+    l2_of,
+    solve_exactly,
+    warn_unless_converged,
+)
 
 _LOSSES = ("epsilon_insensitive", "squared_epsilon_insensitive")
 
@@ -135,6 +144,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         """
         if self.loss not in _LOSSES:
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
+        check_options(self)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         check_sample_weight("sample_weight", weight, len(weight))

@@ -429,7 +429,7 @@ def test_steps_that_do_not_suffice_are_warned_of_with_numbers(estimator):
         (HingeClassifier(loss="logistic"), 'loss must be "hinge" or "squared_hinge"'),
         (HingeClassifier(fit_intercept="no"), "fit_intercept must be True, False or"),
         (HingeClassifier(tol=-1.0), "tol must be a number, at least 0"),
-        (HingeClassifier(max_iter=0), "max_steps must be at least 1"),
+        (HingeClassifier(max_iter=0), "max_iter must be an integer, at least 1 and at most 2147483647; got 0"),
         (HingeClassifier(class_weight={0: -1.0}), "class_weight must be above 0 for every class"),
         (
             HingeClassifier(class_weight={"0": 2.0, "1": 1.0}),
@@ -442,6 +442,9 @@ def test_steps_that_do_not_suffice_are_warned_of_with_numbers(estimator):
         (HingeRegressor(C=1.0, l2=1.0), "were both given"),
         (HingeRegressor(loss="hinge"), 'loss must be "epsilon_insensitive" or "squared_epsilon_insensitive"'),
         (HingeRegressor(epsilon=-1.0), "epsilon must be a number, at least 0"),
+        (HingeRegressor(max_iter=0), "max_iter must be an integer, at least 1"),
+        (HingeClassifierCV(max_iter=2**31), "max_iter must be an integer, at least 1 and at most 2147483647; got 21"),
+        (HingeClassifier(tol=float("nan")), "tol must be a number, at least 0; got nan"),
         (HingeClassifierCV(Cs=[1.0, 0.0]), r"Cs\[1\] must be a number above 0; got 0.0"),
         (HingeClassifierCV(Cs=[]), "Cs is empty"),
         (HingeClassifierCV(Cs=0), "Cs must be at least 1"),
@@ -454,6 +457,21 @@ def test_steps_that_do_not_suffice_are_warned_of_with_numbers(estimator):
 )
 def test_refusals_name_the_mend(estimator, message):
     with pytest.raises(ValueError, match=message):
+        estimator.fit(X, target(estimator))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (HingeClassifier(tol="small"), "tol must be a number, at least 0; got 'small'"),
+        (HingeClassifierCV(max_iter=100.0), "max_iter must be an integer, at least 1; got 100.0"),
+        (HingeRegressor(epsilon=[0.1]), r"epsilon must be a number, at least 0; got \[0.1\]"),
+        (HingeClassifierCV(refit=None), "refit must be True or False"),
+    ],
+    ids=str,
+)
+def test_parameters_of_a_wrong_kind_are_refused_by_their_own_names(estimator, message):
+    with pytest.raises(TypeError, match=message):
         estimator.fit(X, target(estimator))
 
 
