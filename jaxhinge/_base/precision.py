@@ -40,7 +40,8 @@ def in_float64(core: Core, out_dtype: DTypeLike) -> Core:
 
     @custom_vmap
     def call(*args: Any) -> Any:
-        with jax.enable_x64(True):
+        # Without "standard", code that mixes dtypes would be refused where the caller's flag is "strict".
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             return jax.lax.platform_dependent(
                 *args,
                 tpu=_at_precision(core, jnp.float32, out_dtype),

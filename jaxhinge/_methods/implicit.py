@@ -124,7 +124,8 @@ def _tangent(config: Config, rows: Rows, at: Sensitivity, change: Rows, answer: 
     pull = _with_bias(config, change.xt @ (alpha * rows.sign), jnp.zeros_like(change.l2))
     weighing = at.fraction * change.c * rows.sign
     pull += _with_bias(config, rows.xt @ weighing, jnp.sum(weighing))
-    shrink = _with_bias(config, change.l2 * w, change.l2 * at.z[-1] * (config.intercept == "regularized"))
+    of_bias = at.z[-1] if config.intercept == "regularized" else jnp.zeros_like(at.z[-1])
+    shrink = _with_bias(config, change.l2 * w, change.l2 * of_bias)
     linear = _with_bias(config, jnp.zeros_like(w), change.q_bias)
     shift = change.r - rows.sign * (w @ change.xt)
     dz = at.inverse @ (pull - shrink - linear) + at.response @ shift

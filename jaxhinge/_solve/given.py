@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import (
     NDArray,
+    at_least_float32,
     check_feature_shape,
     feature_array,
     float_array,
@@ -158,7 +159,7 @@ def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:
     """Features and weights whose shapes fit, float32 at least."""
     x = feature_array("x", x)
     check_feature_shape("x", x)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(at_least_float32(x.dtype))
     if sample_weight is None:
         return x, jnp.ones_like(x[:, 0])
     weight = float_array("sample_weight", sample_weight).astype(x.dtype)

@@ -34,7 +34,7 @@ def solve_one_vs_rest(config: Config, problem: Classified, options: SolverOption
 
 def _signs(problem: Classified, numpy: Any) -> tuple[Any, Any]:
     """Targets `(k, n)` of the binary problems, and which classes `(k,)` have rows."""
-    is_label = problem.labels[None, :] == numpy.arange(problem.num_classes)[:, None]
+    is_label = problem.labels[None, :] == numpy.arange(problem.num_classes, dtype=np.int32)[:, None]
     return numpy.where(is_label, 1.0, -1.0), numpy.any(is_label & (problem.weight > 0)[None, :], axis=1)
 
 

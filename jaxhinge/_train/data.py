@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.arrays import NDArray, check_within_range
+from jaxhinge._base.arrays import NDArray, at_least_float32, check_within_range
 from jaxhinge._base.values import (
     check_binary_targets,
     check_class_labels,
@@ -40,7 +40,7 @@ def fit_problem(
     x = host_real("x", x)
     check_features("x", x)
     x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = at_least_float32(x.dtype)
     check_within_range("l2", l2, dtype)
     weight = None
     if sample_weight is not None:
@@ -86,7 +86,7 @@ def check_num_classes(num_classes: int | None, loss_fn: Callable[..., jax.Array]
 def origin_of(problem: TrainingProblem, classes: int | None, loss_fn: Callable[..., jax.Array]) -> LinearParams:
     """Zeros; the bias of a regression starts at the median."""
     shape = () if classes is None else (classes,)
-    dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
+    dtype = at_least_float32(problem.x.dtype)
     regression = unwrapped(loss_fn) in REGRESSION
     bias: Any = np.full(shape, np.median(problem.y) if regression else 0, dtype)
     weights: Any = np.zeros((problem.x.shape[1], *shape), dtype)
@@ -99,7 +99,7 @@ def given_params(params: Any, problem: TrainingProblem, classes: int | None) -> 
         w, b = params
     except (TypeError, ValueError) as error:
         raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.") from error
-    dtype = jnp.promote_types(problem.x.dtype, jnp.float32)
+    dtype = at_least_float32(problem.x.dtype)
     shape = () if classes is None else (classes,)
     given: list[Any] = []
     for name, value, expected in (("w", w, (problem.x.shape[1], *shape)), ("b", b, shape)):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._objective.objective import LinearParams, loss
@@ -91,7 +92,8 @@ def start(settings: Settings, problem: TrainingProblem, params: LinearParams) ->
     state = init(params)
     zero = jnp.zeros((), jnp.int32)
     dtype = state.params.w.dtype
-    best = jnp.array(jnp.inf, dtype)
+    # Infinity less a share of infinity is NaN: the first epoch would count as stale, and `jax_debug_infs` would stop.
+    best = jnp.asarray(np.finfo(dtype).max, dtype)
     return Carry(state, state.params, zero, best, zero, jnp.zeros(settings.history_size, dtype))
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxhinge._base.arrays import at_least_float32
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.step import Optimizer
 
@@ -56,7 +57,7 @@ class _State(NamedTuple):
 
 def feature_scale(x: jax.Array, weight: jax.Array | None) -> FeatureScale:
     """Weighted mean and standard deviation of the features `(n, d)`."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(at_least_float32(x.dtype))
     weight = jnp.ones(len(x), x.dtype) if weight is None else weight.astype(x.dtype)
     share = weight / jnp.sum(weight)
     mean = share @ x
@@ -79,8 +80,9 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
     """
     num_rows = scale.mean.shape[0] + 1
     full = num_rows <= _MAX_MATRIX
-    decay = 1 - 1 / jnp.clip(num_steps / 60, 5, 20)
-    rate = _REACH * target_scale / jnp.sqrt(num_steps)
+    length = jnp.asarray(num_steps).astype(scale.mean.dtype)
+    decay = 1 - 1 / jnp.clip(length / 60, 5, 20)
+    rate = _REACH * jnp.asarray(target_scale).astype(length.dtype) / jnp.sqrt(length)
 
     def init(params: LinearParams) -> _State:
         zeros = jnp.zeros_like(_to_standard(params, scale))
@@ -93,7 +95,7 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
         steps = state.steps + 1
         # `moment` is an average over about the last third of the steps so far.
         square = _outer(gradient) if full else gradient**2
-        moment = state.moment + 3 / (steps + 2) * (square - state.moment)
+        moment = state.moment + 3 / (steps + 2).astype(square.dtype) * (square - state.moment)
         direction = state.root @ gradient if full else state.root * gradient
         # `root` is out of date: without the limit, one row unlike those before could make a huge step.
         limit = num_rows**0.5 / jnp.maximum(jnp.linalg.norm(direction), 1e-30)
@@ -101,7 +103,7 @@ def default_optimizer(scale: FeatureScale, target_scale: jax.Array, num_steps: j
         root = jax.lax.cond(
             _is_root_step(steps, num_steps), lambda: _inverse_root(moment, steps, num_rows), lambda: state.root
         )
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(1, state.steps / num_steps)))
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(1, state.steps.astype(length.dtype) / length)))
         return _from_standard(-rate * cosine * momentum, scale, grads), _State(steps, momentum, moment, root)
 
     transformation: Optimizer = optax.GradientTransformation(init, update)
@@ -121,7 +123,7 @@ def _is_root_step(steps: jax.Array, num_steps: jax.Array) -> jax.Array:
 def _inverse_root(moment: jax.Array, steps: jax.Array, num_rows: int) -> jax.Array:
     # `floor`: share of the average moment that every direction is given. After fewer steps than
     # directions, some have had no gradient; without it their first would be magnified without bound.
-    floor = jnp.maximum(1e-4, 0.03 * num_rows / steps)
+    floor = jnp.maximum(1e-4, 0.03 * num_rows / steps.astype(moment.dtype))
     if moment.shape != (num_rows, num_rows):
         return 1 / jnp.sqrt(moment + floor * jnp.mean(moment) + 1e-30)
     identity = jnp.eye(num_rows, dtype=moment.dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.arrays import NDArray, at_least_float32
 from jaxhinge._base.values import (
     check_binary_targets,
     check_class_labels,
@@ -100,7 +100,7 @@ class Reader:
         x = host_real(name, value)
         check_features(name, x)
         x = cast(name, x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32), copy=False)
+        x = x.astype(at_least_float32(x.dtype), copy=False)
         if self.first is None:
             return x
         if x.shape[1] != self.first.x.shape[1]:

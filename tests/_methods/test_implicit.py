@@ -141,7 +141,9 @@ SINGLE_PRECISION = 2e-5
 
 @pytest.mark.parametrize("nesting", SINGLE)
 def test_gradient_of_the_parameters(nesting, expected):
-    found = SINGLE[nesting](*in_float32(*INPUTS))
+    # Neither flag finds anything on the way.
+    with jax.debug_nans(True), jax.debug_infs(True):
+        found = SINGLE[nesting](*in_float32(*INPUTS))
     assert_gradients(found, expected[0], SINGLE_PRECISION)
     assert {leaf.dtype for leaf in found} == {jnp.float32.dtype}
 
