@@ -45,7 +45,7 @@ class TrainingProblem(NamedTuple):
       target_scale: The unit of the scores: 1, or the standard deviation of real targets.
       l2: The strength of regularisation.
       numbers: The numbers of the optimizer, the loss and its options, from `split`.
-      key: The key for the order of the rows.
+      key: The key for the order of the rows; None is `jax.random.key(0)`, made by the compiled program.
       epochs: The epochs of the whole run.
       average_from: The epoch from which iterates are averaged.
       tol: The relative progress below which an epoch counts as stale; negative never stops.
@@ -66,7 +66,7 @@ class TrainingProblem(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """A run between two epochs.
+    """A run between two epochs, or, with an `epoch` below 0, before its beginning: then only the shapes count.
 
     Attributes:
       state: The state of the optax step.
@@ -79,13 +79,28 @@ class Carry(NamedTuple):
 
     state: TrainState
     mean: LinearParams
-    epoch: jax.Array
-    best: jax.Array
-    stale: jax.Array
-    history: jax.Array
+    epoch: Any
+    best: Any
+    stale: Any
+    history: Any
 
 
-@partial(jax.jit, static_argnums=0)
+def unbegun(settings: Settings, problem: TrainingProblem, params: LinearParams) -> Carry:
+    """A run before its beginning, in NumPy: `run_epochs` begins it, so that one program is compiled and not two."""
+    shapes = jax.eval_shape(partial(start, settings), problem, params)
+
+    def zeros(leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise TypeError("A key of JAX cannot be made in NumPy.")
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    try:
+        placeholder: Carry = jax.tree.map(zeros, shapes)
+    except TypeError:
+        return begun(settings, problem, params)
+    return placeholder._replace(epoch=np.int32(-1))
+
+
 def start(settings: Settings, problem: TrainingProblem, params: LinearParams) -> Carry:
     """A run before its first epoch."""
     init, _, _, _ = _parts(settings, problem)
@@ -97,9 +112,17 @@ def start(settings: Settings, problem: TrainingProblem, params: LinearParams) ->
     return Carry(state, state.params, zero, best, zero, jnp.zeros(settings.history_size, dtype))
 
 
+begun = jax.jit(start, static_argnums=0)
+
+
 @partial(jax.jit, static_argnums=0)
-def run_epochs(settings: Settings, problem: TrainingProblem, carry: Carry, until: ArrayLike) -> Carry:
-    """Epochs up to number `until`, or to the first after which the run has gone stale."""
+def run_epochs(
+    settings: Settings, problem: TrainingProblem, params: LinearParams, carry: Carry, until: ArrayLike
+) -> Carry:
+    """Epochs up to number `until`, or to the first after which the run has gone stale; it begins at `params`."""
+    if problem.key is None:
+        problem = problem._replace(key=jax.random.key(0))
+    carry = jax.lax.cond(carry.epoch < 0, lambda: start(settings, problem, params), lambda: carry)
     _, step, objective, batches = _parts(settings, problem)
     options = {"l2": problem.l2}
 

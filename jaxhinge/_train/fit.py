@@ -188,7 +188,7 @@ def fit(
     value = (optimizer, loss_fn, loss_options)
     problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
     problem = problem._replace(
-        key=jax.random.key(0) if key is None else random_key("key", key),
+        key=None if key is None else random_key("key", key),
         epochs=host_integer("epochs", epochs, at_least=1),
         average_from=0 if average_from is None else _average_from(average_from, epochs),
         tol=-1.0 if tol is None else _tolerance(tol),

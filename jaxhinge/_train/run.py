@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jaxhinge._base.checkpoint import Checkpoints
 from jaxhinge._base.interrupts import OnInterrupt, computed
 from jaxhinge._objective.objective import LinearParams
-from jaxhinge._train.epochs import Carry, Settings, TrainingProblem, run_epochs, start
+from jaxhinge._train.epochs import Carry, Settings, TrainingProblem, begun, run_epochs, start, unbegun
 from jaxhinge._train.static import describe
 
 _LONG_RUN = 2.0  # seconds of a run for which a progress bar is drawn without being asked for
@@ -47,12 +47,12 @@ def run(settings: Settings, problem: TrainingProblem, origin: LinearParams, host
     carry, save = _begin(settings, problem, origin, host)
     patience = host.checkpoints.every_seconds if host.checkpoints else float("inf")
     chunk = 1 if host.checkpoints else max(1, _SMALL // max(1, problem.x.size))
-    done = int(carry.epoch)
+    done = max(0, int(carry.epoch))
     bar = _Bar(problem.epochs, done, host.progress)
     looked = saved = time.perf_counter()
     try:
         while done < problem.epochs and int(carry.stale) < problem.patience:
-            following: Carry = computed(run_epochs(settings, problem, carry, min(problem.epochs, done + chunk)))
+            following: Carry = computed(run_epochs(settings, problem, origin, carry, min(problem.epochs, done + chunk)))
             carry, before, done = following, done, int(following.epoch)
             pace, looked = (time.perf_counter() - looked) / (done - before), time.perf_counter()
             chunk = max(1, int(min(_PAUSE, patience) / pace))
@@ -64,7 +64,7 @@ def run(settings: Settings, problem: TrainingProblem, origin: LinearParams, host
         save(carry)
         if host.on_interrupt == "raise":
             raise
-        return carry, True
+        return (carry if carry.epoch >= 0 else begun(settings, problem, origin)), True
     finally:
         bar.close()
     save(carry)
@@ -76,7 +76,7 @@ def _begin(
 ) -> tuple[Carry, Callable[[Carry], None]]:
     """Where the run begins, and how to save it."""
     if host.checkpoints is None:
-        return start(settings, problem, origin), lambda carry: None
+        return unbegun(settings, problem, origin), lambda carry: None
     checkpoints, facts = host.checkpoints, host.facts()
     found = checkpoints.latest(jax.eval_shape(lambda: start(settings, problem, origin)), facts)
     last = -1 if found is None else found[0]
@@ -88,7 +88,7 @@ def _begin(
                 checkpoints.save(int(carry.epoch), carry, facts)
                 last = int(carry.epoch)
 
-    return start(settings, problem, origin) if found is None else found[1], save
+    return begun(settings, problem, origin) if found is None else found[1], save
 
 
 @contextlib.contextmanager
@@ -145,6 +145,7 @@ def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: 
     `value` is `(optimizer, loss_fn, loss_options)`; `params` are those of a warm start, or None.
     """
     optimizer, loss_fn, loss_options = value
+    key = jax.random.key(0) if problem.key is None else problem.key
     return {
         "x": describe(problem.x),
         "y": describe(problem.y),
@@ -156,7 +157,7 @@ def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: 
         **{name: describe(option) for name, option in loss_options.items()},
         "epochs": problem.epochs,
         "batch_size": settings.batch_size,
-        "key": f"{jax.random.key_impl(problem.key)} {np.asarray(jax.random.key_data(problem.key)).tolist()}",
+        "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
         "regularize_bias": settings.regularize_bias,
         "average_from": problem.average_from if settings.averaging else None,
         "tol": problem.tol if problem.tol >= 0 else None,

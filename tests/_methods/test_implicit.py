@@ -162,18 +162,76 @@ def test_gradient_of_a_sum_over_lanes(nesting, expected):
     assert_gradients(found, [np.array(both[0]), sum(both[1]), sum(both[2])], SINGLE_PRECISION)
 
 
-def test_float64_gradients_under_x64(expected):
-    with jax.enable_x64(True):
-        found = jax.jit(jax.grad(scalar, GRAD))(*(jnp.asarray(value) for value in INPUTS))
-        assert {leaf.dtype for leaf in found} == {jnp.float64.dtype}
-        assert_gradients([np.asarray(leaf) for leaf in found], expected[0], 1e-7)
+def bent(params):
+    """Not linear in the parameters, so that its second derivative has both parts."""
+    return jnp.sin(target(params)) if isinstance(params[0], jax.Array) else np.sin(target(params))
 
 
-@pytest.mark.parametrize(("intercept", "squared"), [("regularized", False), (True, True), (False, False)])
-def test_gradient_of_the_variants(intercept, squared):
-    options = {"fit_intercept": intercept, "loss": "squared_hinge" if squared else "hinge"}
-    found = jax.jit(jax.grad(lambda *inputs: target(solution(*inputs, **options).params), GRAD))(*in_float32(*INPUTS))
-    assert_gradients(found, expected_gradients(intercept, squared), SINGLE_PRECISION)
+def expected_bend(intercept=True, squared=False, along=None):
+    """How the gradient of `bent` moves along a direction, by differences of exact solutions twice over."""
+    on, inside, _ = sides(machine_of(*INPUTS, intercept, squared))
+
+    def slope(*inputs, step=1e-4):
+        ends = (
+            bent(polished(machine_of(*(v + sign * step * t for v, t in zip(inputs, along, strict=True)), intercept,
+                                     squared), on, inside))
+            for sign in (1, -1)
+        )  # fmt: skip
+        return (next(ends) - next(ends)) / (2 * step)
+
+    return differences(slope, step=1e-4)
+
+
+ALONG = (0.3 * L2, 0.3 * np.cos(np.arange(N)), 0.3 * np.sin(np.arange(X.size)).reshape(X.shape))
+
+
+@pytest.mark.parametrize(
+    ("intercept", "squared"), [(True, False), ("regularized", False), (True, True), (False, False)]
+)
+def test_first_and_second_derivatives_of_the_variants(intercept, squared, x64):
+    # The function bends at the solution that it is given, which is exact here.
+    options = {"fit_intercept": intercept, "loss": "squared_hinge" if squared else "hinge", "tol": 1e-12}
+
+    def both(*inputs):
+        params = solution(*inputs, **options).params
+        return jnp.stack([target(params), bent(params)])
+
+    found, moved = jax.jit(
+        lambda *given: (
+            jax.grad(lambda *inputs: both(*inputs)[0], GRAD)(*given),
+            jax.jvp(jax.grad(lambda *inputs: both(*inputs)[1], GRAD), given, tuple(map(jnp.asarray, ALONG)))[1],
+        )
+    )(*map(jnp.asarray, INPUTS))
+    assert {leaf.dtype for leaf in (*found, *moved)} == {jnp.float64.dtype}
+    assert_gradients(found, expected_gradients(intercept, squared), 1e-7)
+    assert_gradients(moved, expected_bend(intercept, squared, ALONG), 1e-5)
+
+
+def bent_and_value(log_l2):
+    inputs = in_float32(*INPUTS[1:])
+    found = solution(jnp.exp(log_l2), *inputs, tol=1e-9)
+    return jnp.stack([bent(found.params), found.primal_value])
+
+
+HESSIANS = {
+    "jit(hessian)": jax.jit(jax.hessian(bent_and_value)),
+    "vmap(hessian(jit))": lambda log_l2: jax.vmap(jax.hessian(jax.jit(bent_and_value)))(log_l2[None])[0],
+}
+
+
+@pytest.mark.parametrize("nesting", HESSIANS)
+def test_hessian_in_the_logarithm_of_l2(nesting):
+    on, inside, _ = sides(machine_of(*INPUTS))
+
+    def exact(log_l2):
+        machine = machine_of(np.exp(log_l2), *INPUTS[1:])
+        params = polished(machine, on, inside)
+        return np.array([bent(params), primal_value(machine, params)])
+
+    step, middle = 1e-3, np.log(L2)
+    expected = (exact(middle + step) - 2 * exact(middle) + exact(middle - step)) / step**2
+    found = HESSIANS[nesting](jnp.asarray(middle, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_values_by_the_envelope_theorem_and_forward_mode_agree_with_reverse(expected):
