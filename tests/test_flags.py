@@ -51,10 +51,11 @@ SOLVERS = {
     "ranking": lambda x, l2, weight: jh.solve_ranking(x, PAIRS, l2=l2),
     "one class": lambda x, l2, weight: jh.solve_one_class(x, nu=0.3, l2=l2, sample_weight=weight),
     "one against the rest": classes_with("one_vs_rest"),
+    "crammer_singer": classes_with("crammer_singer"),
+    "weston_watkins": classes_with("weston_watkins"),
     "gap": lambda x, l2, weight: jh.duality_gap(PARAMS, x, Y, l2=l2, sample_weight=weight),
     "gap of a dual": lambda x, l2, weight: jh.duality_gap(PARAMS, x, Y, l2=l2, dual=np.ones(N)),
 }
-TRACED_ONLY = {"crammer_singer": classes_with("crammer_singer")}
 
 
 def gradient(w, b, x, y):
@@ -66,6 +67,7 @@ def gradient(w, b, x, y):
 HOST_ONLY = {
     "path": lambda x, l2, weight: jh.path(x, Y, l2=[l2, 1.0], sample_weight=weight),
     "sweep": lambda x, l2, weight: jh.sweep(x, Y, l2=[l2, 1.0], folds=3, sample_weight=weight)[:-1],
+    "blocks": lambda x, l2, weight: jh.solve([(x[:20], Y[:20]), (x[20:], Y[20:])], l2=l2),
     "diagnose": lambda x, l2, weight: jh.assert_valid_gradient(gradient, (np.zeros(D), 0.0), x, Y, l2=0.1),
     "classifier": lambda x, l2, weight: HingeClassifier().fit(x, LABELS, weight).predict(x),
     "grid": lambda x, l2, weight: HingeClassifierCV(Cs=2, cv=2).fit(x, Y, weight).predict(x),
@@ -96,7 +98,7 @@ MIXED = ("solve", "more features than rows", "quantile", "one against the rest",
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", MIXED)
 def test_traced(name, wide):
-    call = (SOLVERS | TRACED_ONLY)[name]
+    call = SOLVERS[name]
     dtype = jnp.float64 if wide else jnp.float32
     inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((N, D), (), (N,))]
     with jax.enable_x64(wide), jax.numpy_dtype_promotion("strict"):

@@ -119,3 +119,9 @@ def cast(name: str, array: NDArray, dtype: Any) -> NDArray:
     if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast).all():
         raise ValueError(f"{name} has values beyond the range of {narrow}, e.g. {np.abs(array).max()}. Rescale {name}.")
     return cast
+
+
+def first_key() -> jax.Array:
+    """`jax.random.key(0)`, whose numbers are all 0: made of them, for the seeding of a key is a program to compile."""
+    data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    return jax.random.wrap_key_data(np.zeros(data.shape, data.dtype))

@@ -45,7 +45,7 @@ class TrainingProblem(NamedTuple):
       target_scale: The unit of the scores: 1, or the standard deviation of real targets.
       l2: The strength of regularisation.
       numbers: The numbers of the optimizer, the loss and its options, from `split`.
-      key: The key for the order of the rows; None is `jax.random.key(0)`, made by the compiled program.
+      key: The key for the order of the rows.
       epochs: The epochs of the whole run.
       average_from: The epoch from which iterates are averaged.
       tol: The relative progress below which an epoch counts as stale; negative never stops.
@@ -120,8 +120,6 @@ def run_epochs(
     settings: Settings, problem: TrainingProblem, params: LinearParams, carry: Carry, until: ArrayLike
 ) -> Carry:
     """Epochs up to number `until`, or to the first after which the run has gone stale; it begins at `params`."""
-    if problem.key is None:
-        problem = problem._replace(key=jax.random.key(0))
     carry = jax.lax.cond(carry.epoch < 0, lambda: start(settings, problem, params), lambda: carry)
     _, step, objective, batches = _parts(settings, problem)
     options = {"l2": problem.l2}

@@ -21,7 +21,7 @@ from jaxhinge._base.sources import is_mapped
 from jaxhinge._base.values import check_number, check_outside_jit, host_integer
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.gap import duality_gap
-from jaxhinge._train.data import fit_problem, given_params, origin_of
+from jaxhinge._train.data import first_key, fit_problem, given_params, origin_of
 from jaxhinge._train.epochs import Settings
 from jaxhinge._train.run import Host, as_checkpoints, run, run_facts
 from jaxhinge._train.static import freeze, split
@@ -188,7 +188,7 @@ def fit(
     value = (optimizer, loss_fn, loss_options)
     problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
     problem = problem._replace(
-        key=None if key is None else random_key("key", key),
+        key=first_key() if key is None else random_key("key", key),
         epochs=host_integer("epochs", epochs, at_least=1),
         average_from=0 if average_from is None else _average_from(average_from, epochs),
         tol=-1.0 if tol is None else _tolerance(tol),

@@ -145,7 +145,6 @@ def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: 
     `value` is `(optimizer, loss_fn, loss_options)`; `params` are those of a warm start, or None.
     """
     optimizer, loss_fn, loss_options = value
-    key = jax.random.key(0) if problem.key is None else problem.key
     return {
         "x": describe(problem.x),
         "y": describe(problem.y),
@@ -157,7 +156,7 @@ def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: 
         **{name: describe(option) for name, option in loss_options.items()},
         "epochs": problem.epochs,
         "batch_size": settings.batch_size,
-        "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
+        "key": f"{jax.random.key_impl(problem.key)} {np.asarray(jax.random.key_data(problem.key)).tolist()}",
         "regularize_bias": settings.regularize_bias,
         "average_from": problem.average_from if settings.averaging else None,
         "tol": problem.tol if problem.tol >= 0 else None,

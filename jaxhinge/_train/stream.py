@@ -23,7 +23,7 @@ from jaxhinge._base.sources import Source, shuffled_rows, source_of
 from jaxhinge._base.values import host_integer
 from jaxhinge._objective.objective import LinearParams, loss
 from jaxhinge._train.batches import running_mean
-from jaxhinge._train.data import fit_problem, given_params, origin_of
+from jaxhinge._train.data import first_key, fit_problem, given_params, origin_of
 from jaxhinge._train.epochs import TrainingProblem
 from jaxhinge._train.optimizer import FeatureScale, default_optimizer, feature_scale
 from jaxhinge._train.reader import Batch, Reader
@@ -118,7 +118,7 @@ def mapped_source(
     # `like` stands for `x` in these checks: the features themselves are read and checked batch by batch.
     like = np.broadcast_to(np.zeros((), x.dtype), (len(x), 1))
     problem, classes = fit_problem(like, y, options.l2, options.loss_fn, options.num_classes, sample_weight)
-    key = jax.random.key(0) if key is None else random_key("key", key)
+    key = first_key() if key is None else random_key("key", key)
     return shuffled_rows(x, problem.y, problem.weight, size, key), classes
 
 
