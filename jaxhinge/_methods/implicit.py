@@ -211,11 +211,13 @@ def _solved_system(
     weight = rows.c * at.stiffness
     divided, times = jnp.where(at.stiff, 1 / jnp.where(at.stiff, weight, 1), 1), jnp.where(at.stiff, 1, weight)
     rows_now, times_now = jax.lax.stop_gradient((rows, times))
+    p = len(force)
 
-    def system(unknown: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        u, a = unknown
-        scores = _scores(config, rows, u)
-        return _penalised(config, rows.l2, u) - _adjoint(config, rows, a), divided * a + times * scores
+    # Both parts are one vector: JAX transposes a linear solve only where every leaf depends on what is differentiated.
+    def system(unknown: jax.Array) -> jax.Array:
+        u, a = unknown[:p], unknown[p:]
+        forces = _penalised(config, rows.l2, u) - _adjoint(config, rows, a)
+        return jnp.concatenate([forces, divided * a + times * _scores(config, rows, u)])
 
     def stiffly(k: jax.Array, pushed: jax.Array) -> jax.Array:
         """`D (k - A H^-1 A' D k)` of the stiff rows, given `D k` of the others."""
@@ -223,24 +225,23 @@ def _solved_system(
         exact = others @ at.response[:, at.chosen] + at.corner @ k[at.chosen]
         return jnp.zeros_like(k).at[at.chosen].set(-exact)
 
-    def solve(_: Any, given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        g, k = given
+    def solve(_: Any, given: jax.Array) -> jax.Array:
+        g, k = given[:p], given[p:]
         of_k = at.response @ k
         other = k - times_now * _scores(config, rows_now, of_k)
         a = jnp.where(at.stiff, stiffly(k, k), other) - times_now * (g @ at.response)
-        return at.inverse @ g + of_k, a
+        return jnp.concatenate([at.inverse @ g + of_k, a])
 
-    def transposed(_: Any, given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        g, k = given
+    def transposed(_: Any, given: jax.Array) -> jax.Array:
+        g, k = given[:p], given[p:]
         pushed = times_now * k
         of_k = at.response @ pushed
         a = jnp.where(at.stiff, stiffly(k, pushed), k - _scores(config, rows_now, of_k)) + g @ at.response
-        return at.inverse @ g - of_k, a
+        return jnp.concatenate([at.inverse @ g - of_k, a])
 
-    found: tuple[jax.Array, jax.Array] = jax.lax.custom_linear_solve(
-        system, (force, shift), solve, transpose_solve=transposed
-    )
-    return found
+    given = jnp.concatenate([force, shift])
+    found: jax.Array = jax.lax.custom_linear_solve(system, given, solve, transpose_solve=transposed)
+    return found[:p], found[p:]
 
 
 def _penalised(config: Config, l2: jax.Array, z: jax.Array) -> jax.Array:

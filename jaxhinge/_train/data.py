@@ -124,4 +124,6 @@ def cast(name: str, array: NDArray, dtype: Any) -> NDArray:
 def first_key() -> jax.Array:
     """`jax.random.key(0)`, whose numbers are all 0: made of them, for the seeding of a key is a program to compile."""
     data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    return jax.random.wrap_key_data(np.zeros(data.shape, data.dtype))
+    zeros: Any = np.zeros(data.shape, data.dtype)
+    key: jax.Array = jax.random.wrap_key_data(zeros)
+    return key

@@ -88,16 +88,11 @@ class Carry(NamedTuple):
 def unbegun(settings: Settings, problem: TrainingProblem, params: LinearParams) -> Carry:
     """A run before its beginning, in NumPy: `run_epochs` begins it, so that one program is compiled and not two."""
     shapes = jax.eval_shape(partial(start, settings), problem, params)
-
-    def zeros(leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-            raise TypeError("A key of JAX cannot be made in NumPy.")
-        return np.zeros(leaf.shape, leaf.dtype)
-
-    try:
-        placeholder: Carry = jax.tree.map(zeros, shapes)
-    except TypeError:
-        return begun(settings, problem, params)
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(shapes)):
+        # NumPy makes no keys, which an optimizer may keep in its state.
+        with_keys: Carry = begun(settings, problem, params)
+        return with_keys
+    placeholder: Carry = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return placeholder._replace(epoch=np.int32(-1))
 
 
