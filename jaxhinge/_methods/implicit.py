@@ -255,7 +255,8 @@ def _penalised(config: Config, l2: jax.Array, z: jax.Array) -> jax.Array:
 def _scores(config: Config, rows: Rows, z: jax.Array) -> jax.Array:
     """`A z`."""
     scores = z[: len(rows.xt)] @ rows.xt
-    return rows.sign * (scores if config.intercept == "none" else scores + z[-1])
+    signed: jax.Array = rows.sign * (scores if config.intercept == "none" else scores + z[-1])
+    return signed
 
 
 def _adjoint(config: Config, rows: Rows, alpha: jax.Array) -> jax.Array:

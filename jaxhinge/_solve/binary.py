@@ -125,8 +125,9 @@ def solve(
     Args:
       x: Features `(n, d)`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
         (valid where no row changes sides: rows on the margin have `0 < dual_i < c_i`, and a free bias has such a
-        row; elsewhere the limit along the central path comes back), the two values by the envelope theorem. `dual`,
-        `gap`, `steps` and `status` carry no derivative, nor does `y`.
+        row; elsewhere the limit along the central path comes back), the two values by the envelope theorem, and the
+        same again for derivatives of higher order. `dual`, `gap`, `steps` and `status` carry no derivative, nor does
+        `y`. What is not linear in the solution has the derivative at the solution that `tol` allows.
         To be streamed: a memory-mapped file (`numpy.load(..., mmap_mode="r")`; `numpy.asarray` of it is solved in
         memory). Or, without `y`, blocks: a list, or anything else that can be iterated over again and again, of
         `(x, y)` or `(x, y, sample_weight)`, or a function that makes such an iterator for each pass; the same rows in
