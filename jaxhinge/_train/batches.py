@@ -81,9 +81,9 @@ class Batches(NamedTuple):
         # For a larger factor, `factor * i` would not fit 32 bits.
         factors = np.arange(1, max(2, min(n, 2**32 // n)), dtype=np.uint32)
         factors = factors[np.gcd(factors, n) == 1]
-        # `randint` is exactly uniform, but three times as much code, all of it compiled.
-        bits = jax.random.bits(jax.random.fold_in(key, epoch), (2,), jnp.uint32)
-        return jnp.asarray(factors)[bits[0] % jnp.uint32(len(factors))], bits[1] % jnp.uint32(n)
+        key_factor, key_shift = jax.random.split(jax.random.fold_in(key, epoch))
+        factor = jnp.asarray(factors)[jax.random.randint(key_factor, (), 0, len(factors))]
+        return factor, jax.random.randint(key_shift, (), 0, n).astype(jnp.uint32)
 
     def rows(self, shuffled: jax.Array, permutation: tuple[jax.Array, jax.Array], batch: jax.Array) -> tuple[Any, Any]:
         """The row numbers of a batch within each block, and a mask of the real ones: the others pad the last batch."""
