@@ -53,6 +53,11 @@ def tame(limit: float, *values: Any) -> bool:
     return all(bool((np.abs(np.nan_to_num(canonical(v).astype(float), nan=np.inf)) <= limit).all()) for v in values)
 
 
+def real(*results: Any) -> bool:
+    """Whether all numbers of results are finite, in their own precision."""
+    return all(bool(np.isfinite(np.asarray(result).astype(float)).all()) for result in results)
+
+
 def finite(*values: Any) -> bool:
     return all(bool(np.isfinite(canonical(value).astype(float)).all()) for value in values)
 

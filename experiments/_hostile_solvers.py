@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from _hostile_common import CLASSES, Arguments, Function, canonical, chosen, finite, perhaps_sparse, rows_of, tame
+from _hostile_common import CLASSES, Arguments, Function, canonical, chosen, finite, perhaps_sparse, real, rows_of, tame
 from _hostile_losses import pp
 from _hostile_values import Rng, spoilt
 
@@ -37,7 +37,7 @@ def solve_arguments(rng: Rng) -> Arguments:
 
 def check_solution(arguments: Arguments, result: Any) -> str:
     leaves = [*result.params, result.dual, result.primal_value, result.dual_value, result.gap]
-    if not finite(*leaves):
+    if not real(*leaves):
         return f"not finite: {result}"
     if int(result.status) not in (0, 1, 2):
         return f"status {result.status}"
@@ -230,7 +230,7 @@ def sweep_arguments(rng: Rng) -> Arguments:
 
 
 def check_sweep(arguments: Arguments, result: Any) -> str:
-    if not finite(result.gap, result.val_score, result.best.gap, *result.best.params):
+    if not real(result.gap, result.val_score, result.best.gap, *result.best.params):
         return f"not finite: {result}"
     if not ((np.asarray(result.gap) >= -1e-6).all() and (np.asarray(result.best.gap) >= -1e-6).all()):
         return "a gap below 0"
@@ -246,6 +246,6 @@ def path_arguments(rng: Rng) -> Arguments:
 
 
 def check_path(arguments: Arguments, result: Any) -> str:
-    if not finite(result.gap, result.dual, *result.params):
+    if not real(result.gap, result.dual, *result.params):
         return f"not finite: {result}"
     return "" if (np.asarray(result.gap) >= -1e-6 * np.abs(result.primal_value)).all() else "a gap below 0"

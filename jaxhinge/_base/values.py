@@ -173,7 +173,7 @@ def check_class_labels(
 ) -> int:
     """Labels are integers `0..k-1` of at least two classes; returns `k`, inferred where it is None."""
     advice = f" Map them first: classes, {name} = numpy.unique({name}, return_inverse=True)."
-    if not jnp.issubdtype(array.dtype, jnp.integer):
+    if array.dtype.kind == "m" or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             f"{name} must be integer labels 0..k-1; got {_some(_distinct(array))} ({array.dtype}).{advice}"
         )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxhinge._base.arrays import flag
 from jaxhinge._diagnose._signatures import name_of
 
 _KNOWN = ("w", "b", "x", "y")
@@ -68,13 +69,21 @@ def adapt_arguments(
     """
     if not callable(function):
         raise TypeError(f"function must be a function; got {type(function).__name__}.")
+    if not isinstance(arguments, str):
+        raise TypeError(
+            f'arguments must be the names of what {name_of(function)} takes, in its order, as in "w x y reg"; got '
+            f"{arguments!r}."
+        )
+    for name, value in (("column_labels", column_labels), ("classes_first", classes_first), ("row_by_row", row_by_row)):
+        flag(name, value)
+    if not isinstance(bias, str) or bias not in ("separate", "last", "first"):
+        raise ValueError(f'bias must be "separate", "last" or "first"; got {bias!r}.')
     order = arguments.replace(",", " ").split()
     order = [name.lower() if name.lower() in _KNOWN else name for name in order]
     missing = [name for name in ("w", "x", "y") if name not in order]
     unknown = [name for name in order if name not in _KNOWN and name not in values]
-    if missing or unknown or bias not in ("separate", "last", "first"):
+    if missing or unknown:
         wrong = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)} without a value"
-        wrong = wrong if missing or unknown else f"goes with bias={bias!r}, which is no place for a bias"
         raise ValueError(
             f"arguments must be names among w, b, x and y, and of the values that follow, as in "
             f'adapt_arguments({name_of(function)}, "w x y reg", reg=0.1); {arguments!r} {wrong}.'

@@ -109,6 +109,8 @@ def _is_combination(known: list[_Known], part: slice, *, of_bias: bool = False) 
     basis = np.stack([np.concatenate([one.data[part] for one in known]), np.concatenate(own)])
     norms = np.maximum(np.sqrt(np.sum(basis**2, axis=1)), 1e-300)
     basis = basis / norms[:, None]
+    if not (np.isfinite(basis).all() and np.isfinite(gradient).all()):
+        return False
     rest = gradient - np.linalg.lstsq(basis @ basis.T, basis @ gradient, rcond=1e-12)[0] @ basis
     return bool(rest @ rest <= 1e-3 * (gradient @ gradient) + 1e-30)
 
@@ -147,6 +149,8 @@ def _best(known: list[_Known], part: slice, others: list[Array], unit: float) ->
         scales = np.stack([rows ** float(power) for power in powers], axis=1)
         gram = np.einsum("ni,nij,nj->ij", scales, grams, scales)
         target = np.sum(scales * targets, axis=0)
+        if not (np.isfinite(gram).all() and np.isfinite(target).all()):
+            continue
         norm = np.sqrt(np.maximum(np.diag(gram), 1e-300))
         solution = np.linalg.lstsq(gram / np.outer(norm, norm), target / norm, rcond=1e-13)[0] / norm
         if total - 2.0 * solution @ target + solution @ gram @ solution > enough * total + 1e-300:

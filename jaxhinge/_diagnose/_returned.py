@@ -222,7 +222,7 @@ def _numbers(name: str, value: Any) -> tuple[Array, str]:
         precision = str(value.dtype).removeprefix("torch.")
         if precision.startswith("complex"):
             raise WrongShape(f"{name} is not an array of real numbers: its dtype is {value.dtype}.")
-        return np.asarray(value.detach().cpu().double().numpy()), precision
+        return np.asarray(value.detach().cpu().double().numpy()), _narrower(precision, "float64")
     if isinstance(value, (list, tuple)) and any(hasattr(entry, "detach") for entry in value):
         parts = [_numbers(name, entry) for entry in value]
         return np.array([part for part, _ in parts]), parts[0][1]
@@ -230,7 +230,7 @@ def _numbers(name: str, value: Any) -> tuple[Array, str]:
         array = np.asarray(value)
         if array.dtype.kind in "cSUMm":
             raise TypeError(f"its dtype is {array.dtype}.")
-        return np.asarray(array, dtype=np.float64), str(array.dtype)
+        return np.asarray(array, dtype=np.float64), _narrower(str(array.dtype), "float64")
     except (TypeError, ValueError) as error:
         raise WrongShape(f"{name} is not an array of real numbers but {type(value).__name__}: {error}") from error
 

@@ -34,6 +34,8 @@ def rounded(factors: Factors, own: Point, objective: Objective, unit: float) -> 
 
 def _snapped(part: Part, own: Point, objective: Objective, unit: float) -> Part:
     value, near = part.factor, max(1e-8, 100.0 * unit)
+    if not np.isfinite(value):
+        return part
     if abs(value) <= near:
         return _RIGHT._replace(factor=0.0)
     for candidate in [*quantities(own, objective).values(), *_fractions(value)]:

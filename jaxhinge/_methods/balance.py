@@ -38,6 +38,8 @@ def with_balanced_forces(program: Program, best: Certified) -> Certified:
     for _ in range(_BALANCINGS):
         room = np.minimum(alpha, program.c - alpha)[near]
         lacking = program.penalty * best.z + program.q - program.adjoint(alpha)
+        if not np.isfinite(lacking).all():
+            break  # beyond float64
         change = np.linalg.lstsq((rows * room[:, None] * scale).T, scale * lacking, rcond=eps(room.dtype))[0]
         alpha[near] = np.clip(alpha[near] + room * change, 0, program.c[near])
         best = better(best, certify(program, best.z, alpha))

@@ -76,10 +76,7 @@ def duality_gap(
     """
     config = config_of(loss, fit_intercept, "auto")
     traced = is_traced(params, x, y, l2, dual, sample_weight)
-    try:
-        w, b = params
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {type(params).__name__}.") from error
+    w, b = _pair(params)
     place = place_of(x, y, traced)
     if place == "stream":
         return _streamed_gap(config, Source(x, y, sample_weight), l2, w, b, dual)
@@ -101,8 +98,7 @@ def duality_gap(
     )
     if not np.isfinite(gap_64):
         check_finite("x", problem.x)
-        if np.isfinite(w).all() and np.isfinite(b):
-            gap_64 = np.inf  # infinity less infinity: beyond float64
+        gap_64 = np.inf  # infinity less infinity: beyond float64
     return _bound(gap_64, caller_dtype(problem.x))
 
 
@@ -135,8 +131,22 @@ def _compiled_gap(config: Config, improve: bool) -> Any:
     return jax.jit(in_float64(partial(gap_of_rows, config, improve), config.dtype))
 
 
+def _pair(params: Any) -> tuple[Any, Any]:
+    advice = ' Use (params["w"], params["b"]).' if isinstance(params, dict) else ""
+    try:
+        w, b = params
+        if advice:
+            raise TypeError("the names of its entries are no numbers")
+    except (TypeError, ValueError) as error:
+        kind = type(params).__name__
+        raise TypeError(f"params must be LinearParams or a 2-tuple (w, b); got {kind}.{advice}") from error
+    return w, b
+
+
 def _fitting(name: str, value: Any, shape: tuple[int, ...], traced: bool) -> Any:
     array = float_array(name, value) if traced else host_real(name, value).astype(np.float64)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, but x needs it to have shape {shape}.")
+    if not traced:
+        check_finite(name, array)
     return array

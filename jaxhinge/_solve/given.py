@@ -82,8 +82,12 @@ def in_memory(name: str, x: Any, y: Any = ()) -> Any:
         raise ValueError(
             f"x is a memory-mapped file, but {name} needs all rows in memory. Where they fit, say so: numpy.asarray(x)."
         )
-    if y is None or callable(x) or isinstance(x, Iterator) or _is_list_of_blocks(x):
-        raise ValueError(f"{name} needs all rows in memory, as arrays, not blocks of them. Where they fit, join them.")
+    unlike_rows = callable(x) or isinstance(x, Iterator) or _is_list_of_blocks(x)
+    if unlike_rows or (y is None and not hasattr(x, "shape")):
+        raise ValueError(
+            f"x is {'a function' if callable(x) else 'blocks of rows'}, but {name} needs all rows in memory, as one "
+            "array. Where they fit, join them."
+        )
     return x
 
 

@@ -85,6 +85,8 @@ class Polished(NamedTuple):
     active_set_identified: bool
 
 
+# A polished point that overflows is no better than the given one.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def polish(hinges: Hinges, solution: Solution, tol: float) -> Polished:
     """The solution made exact up to rounding where that is possible, with the middle of its optimal biases.
 
@@ -184,6 +186,8 @@ def _polished(hinges: Hinges, point: _Point) -> tuple[_Point, bool]:
     """The conditions of optimality solved for the sides that the rows are on; and whether the rows stay there."""
     d, unit = hinges.x.shape[1], _unit_of_violation(hinges)
     solve = _least_squares if hinges.squared else _on_margin
+    if not np.isfinite(unit):
+        return point, False
     sides = _sides(hinges, point, unit)
     for _ in range(_PASSES):
         among = np.count_nonzero(sides == 0)

@@ -371,4 +371,4 @@ def _host_pairs(pairs: Any, num_rows: int) -> np.ndarray[Any, Any]:
         raise ValueError(f"pairs must name rows 0..{num_rows - 1}; got rows from {array.min()} to {array.max()}.")
     if array.ndim == 2 and array.shape[1] == 2 and (array[:, 0] == array[:, 1]).any():
         raise ValueError("pairs must compare two different rows; at least one compares a row with itself.")
-    return array
+    return array.astype(np.int64)
