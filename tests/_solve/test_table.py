@@ -183,7 +183,7 @@ def test_duality_gap(source, tmp_path):
 @pytest.mark.parametrize("source", STREAMS)
 def test_what_streams_cannot_do_is_refused_by_name(source, tmp_path):
     x, y, _ = SOURCES[source](tmp_path, CLASSES)
-    what = "is a memory-mapped file" if source == "memory map" else "as arrays, not blocks"
+    what = "is a memory-mapped file" if source == "memory map" else "needs all rows in memory, as one array"
     for name, call in {
         "solve_one_class": lambda: jh.solve_one_class(x),
         "solve_ranking": lambda: jh.solve_ranking(x, [[0, 1]], l2=1.0),
