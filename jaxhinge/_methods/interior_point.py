@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import Array
 from jaxhinge._methods.certificate import Certified, Program, better, certify, within
-from jaxhinge._methods.executor import Watch, choose, column, either, namespace, while_loop
+from jaxhinge._methods.executor import Watch, choose, column, namespace, while_loop
 from jaxhinge._methods.interior_rows import (
     Interior,
     Targets,
@@ -128,9 +129,9 @@ def step(program: Program, progress: Progress, newton_system: NewtonSystem, num_
     complementarity_gap = complementarity_gap_of(program, moved)
     # Near the solution the predicted point proves more. It proves nothing where its clipping moves `A' alpha`.
     lags = best.primal - best.dual > _LAG * complementarity_gap
-    best = either(
-        xp.any(lags), lambda: better(best, certify(program, moved.z, program.c * moved.f, moved.scores)), lambda: best
-    )
+    # Under a trace always: JAX 0.10 cannot batch a branch that reads the rows in a loop under shard_map.
+    if xp is not np or np.any(lags):
+        best = better(best, certify(program, moved.z, program.c * moved.f, moved.scores))
     gap, old_gap = best.primal - best.dual, progress.best.primal - progress.best.dual
     steps_without_progress = xp.where(
         gained(gap, old_gap, complementarity_gap, progress.complementarity_gap), 0, progress.steps_without_progress + 1
