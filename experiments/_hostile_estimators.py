@@ -107,6 +107,6 @@ def estimators() -> Iterator[Function]:
             functools.partial(_arguments, kind=kind),
             _check,
             1.5,
-            ("classifier", "classes", "class_weight", "folds"),
+            ("classifier", "classes", "class_weight", "folds", "features"),
             ("sklearn",),
         )

@@ -91,14 +91,22 @@ def arguments_of(function: Function, rng: Rng) -> dict[str, Any]:
     return arguments
 
 
+def frames_of(error: BaseException) -> tuple[list[str], int]:
+    """The files that an error came through, and the place of the last that is the package's, or this campaign's."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    own = (PACKAGE, str(Path(__file__).parent))
+    return frames, max(place for place, frame in enumerate(frames) if frame.startswith(own))
+
+
+def is_trusted(function: Function, error: BaseException) -> bool:
+    """Whether an error is passed on from a package that may refuse in its own words."""
+    frames, ours = frames_of(error)
+    return any(f"/site-packages/{package}/" in frame for package in function.trusted for frame in frames[ours:])
+
+
 def refusal_complaint(function: Function, arguments: dict[str, Any], error: Exception) -> str:
     """What is wrong with the way a call was refused, or nothing."""
-    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    ours = max(place for place, frame in enumerate(frames) if frame.startswith((PACKAGE, str(Path(__file__).parent))))
-    if any(f"/site-packages/{package}/" in frame for package in function.trusted for frame in frames[ours:]):
-        return ""
-    if isinstance(error, OverflowError):
-        return f"OverflowError: {error}"
+    frames, ours = frames_of(error)
     words = set(re.findall(r"\w[\w.]*", str(error)))
     words |= {word.partition(".")[0] for word in words}  # init.params.b is of init
     if not words & {*arguments, *function.names, *(f"{name}." for name in arguments)}:
@@ -127,14 +135,14 @@ def run_case(function: Function, seed: tuple[int, ...]) -> Outcome:
         try:
             with time_limit(SECONDS):
                 result = jax.block_until_ready(function.call(**arguments))
-        except (ValueError, TypeError, OverflowError) as error:
-            complaint = refusal_complaint(function, arguments, error)
-            if complaint:
+        except (Exception, HangError) as error:
+            complaint = f"{type(error).__name__}: {error}"
+            if isinstance(error, (ValueError, TypeError)):
+                complaint = refusal_complaint(function, arguments, error)
+            if complaint and not is_trusted(function, error):
                 return outcome("failure", complaint + "\n" + short_trace(error))
             result = None
             kind, detail = "refusal", str(error)
-        except (Exception, HangError) as error:
-            return outcome("failure", f"{type(error).__name__}: {error}\n" + short_trace(error))
         else:
             kind, detail = "result", ""
         warnings.simplefilter("ignore")

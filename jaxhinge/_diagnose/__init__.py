@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from jaxhinge._base.values import check_outside_jit
 from jaxhinge._diagnose._adapters import adapt_arguments, module_gradient
 from jaxhinge._diagnose._calls import calling_of
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 
+# What overflows agrees with nothing.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def diagnose(
     grad_fn: Callable[..., Any],
     params: Any,
@@ -119,6 +123,7 @@ def diagnose(
     return Examination(Patient(grad_fn, grad_fn, names), own, objective).diagnosis()
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def diagnose_loss(
     user_loss: Callable[..., Any],
     /,

@@ -104,8 +104,6 @@ class Examination:
             return replace(self.called(point), wrote_to=returned.wrote_to)
         return returned
 
-    # What overflows agrees with nothing.
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def diagnosis(self) -> Diagnosis:
         """The whole examination."""
         self._collect()

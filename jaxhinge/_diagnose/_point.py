@@ -132,7 +132,7 @@ def _real(name: str, value: Any) -> Array:
         if raw.dtype.kind in "cSUMm":
             raise TypeError(f"its dtype is {raw.dtype}")
         array = raw.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}: {error}") from error
     bad = int(np.sum(~np.isfinite(array)))
     if bad:

@@ -34,8 +34,6 @@ def rounded(factors: Factors, own: Point, objective: Objective, unit: float) -> 
 
 def _snapped(part: Part, own: Point, objective: Objective, unit: float) -> Part:
     value, near = part.factor, max(1e-8, 100.0 * unit)
-    if not np.isfinite(value):
-        return part
     if abs(value) <= near:
         return _RIGHT._replace(factor=0.0)
     for candidate in [*quantities(own, objective).values(), *_fractions(value)]:
@@ -49,6 +47,8 @@ def _snapped(part: Part, own: Point, objective: Objective, unit: float) -> Part:
 def _fractions(value: float) -> list[float]:
     """Whole numbers, their inverses, and fractions of small ones, near the value."""
     size = abs(value)
+    if not np.isfinite(size):
+        return []
     fraction = Fraction(size).limit_denominator(_LARGEST_WHOLE)
     found = [float(fraction)] if fraction.numerator <= _LARGEST_WHOLE else []
     found += [float(round(size))] if size >= 0.5 else [1.0 / round(1.0 / size)]

@@ -77,6 +77,8 @@ def _told(losses: Array, data: Array, penalty: Array, rows: Array, near: Array) 
         scale = rows ** float(power)
         columns = [scale * data, scale, penalty] if np.any(penalty) else [scale * data, scale]
         basis = np.stack(columns, axis=1)
+        if not (np.isfinite(basis).all() and np.isfinite(losses).all()):
+            continue
         norms = np.maximum(np.linalg.norm(basis, axis=0), 1e-300)
         sizes = np.linalg.lstsq(basis / norms, losses, rcond=1e-12)[0] / norms
         if np.all(np.abs(losses - basis @ sizes) <= 4.0 * near + 1e-9 * np.abs(losses)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -70,7 +71,14 @@ class Signposts:
 def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
     """The strength of regularisation that `C` or `l2` stands for: `l2 = 1 / (C * sum(weights))`."""
     if l2 is None:
-        return 1 / (check_C("C", 1.0 if C is None else C) * total_weight)
+        strength = check_C("C", 1.0 if C is None else C) * float(total_weight)
+        found = 1 / strength if strength else np.inf
+        if not sys.float_info.min <= found <= sys.float_info.max:
+            raise ValueError(
+                f"C={C!r} and a total weight of {total_weight:g} stand for l2 = 1 / (C * sum(weights)) = {found:g}, "
+                "which float64 does not hold: take a C nearer to 1."
+            )
+        return found
     if C is not None:
         raise ValueError(
             f"C={C!r} and l2={l2!r} were both given, and they say the same thing: l2 = 1 / (C * sum(weights)). "
