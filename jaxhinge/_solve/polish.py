@@ -186,14 +186,15 @@ def _polished(hinges: Hinges, point: _Point) -> tuple[_Point, bool]:
     """The conditions of optimality solved for the sides that the rows are on; and whether the rows stay there."""
     d, unit = hinges.x.shape[1], _unit_of_violation(hinges)
     solve = _least_squares if hinges.squared else _on_margin
-    if not np.isfinite(unit):
-        return point, False
     sides = _sides(hinges, point, unit)
     for _ in range(_PASSES):
         among = np.count_nonzero(sides == 0)
         if among * d * min(among, d) > _MOST_WORK:
             return point, False
-        point, before = solve(hinges, point, sides), sides
+        try:
+            point, before = solve(hinges, point, sides), sides
+        except np.linalg.LinAlgError:  # numbers that overflow have no decomposition
+            return point, False
         sides = _sides(hinges, point, unit)
         if (sides == before).all():
             return point, True

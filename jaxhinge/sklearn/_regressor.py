@@ -10,7 +10,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from jaxhinge._base.arrays import NDArray
-from jaxhinge._base.values import check_sample_weight
+from jaxhinge._base.values import check_real_targets, check_sample_weight
 from jaxhinge._solve.binary import Solution
 from jaxhinge._solve.polish import Hinges
 from jaxhinge._solve.variants import solve_regression
@@ -146,6 +146,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
         check_options(self)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
+        check_real_targets("y", y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         check_sample_weight("sample_weight", weight, len(weight))
         l2 = l2_of(self.C, self.l2, weight.sum())
