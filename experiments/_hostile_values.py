@@ -94,6 +94,8 @@ def numbers(rng: Rng, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 def in_dtype(values: Any, name: str) -> Any:
     """The values in a dtype, whatever that does to them."""
     values = np.asarray(values)
+    if values.dtype.kind in "US":
+        return values.astype("object" if name == "object" else "str")
     with np.errstate(all="ignore"):
         if name in ("bfloat16", "float8_e4m3fn", "int4"):
             return values.astype(getattr(ml_dtypes, name))
@@ -158,7 +160,8 @@ def sparse_of(rng: Rng, values: Any) -> Any:
     if values.ndim != 2 or values.dtype.kind not in "biuf" or values.dtype == np.float16 or not values.dtype.isnative:
         return values
     if rng.random() < 0.2 and values.dtype != np.longdouble:
-        return sparse.BCOO.fromdense(jnp.asarray(values), nse=int(np.count_nonzero(values)) + int(rng.integers(3)))
+        array = jnp.asarray(values)  # in which a tiny number may be 0
+        return sparse.BCOO.fromdense(array, nse=int(np.count_nonzero(np.asarray(array))) + int(rng.integers(3)))
     kind = scipy.sparse.coo_array if rng.random() < 0.6 else scipy.sparse.coo_matrix
     found = kind(values)
     if rng.random() < 0.2:  # entries out of order, some of them in two parts, some of them 0
