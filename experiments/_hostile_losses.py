@@ -39,6 +39,7 @@ def _crammer_singer(scores: Any, labels: Any, margin: Any = 1.0, **_: Any) -> An
 
 
 def weston_watkins(scores: Any, labels: Any, margin: Any = 1.0, p: Any = 1, **options: Any) -> Any:
+    labels = np.asarray(labels, np.int64)
     for_label = {name: value[labels][..., None] for name, value in options.items() if name.startswith("class_")}
     losses = (pp(_violations(scores, labels, margin * for_label.get("class_margin", 1.0))) ** p).sum(-1)
     return for_label["class_weight"][..., 0] * losses if "class_weight" in for_label else losses

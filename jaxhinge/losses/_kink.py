@@ -125,7 +125,7 @@ def max_over_classes(z: jax.Array, *, ties: Ties = "uniform") -> jax.Array:
     subdifferential's corners), `"first"` gives it to the lowest index. NaN anywhere in a row makes
     the value and the derivative of that row NaN.
     """
-    if ties not in ("uniform", "first"):
+    if not isinstance(ties, str) or ties not in ("uniform", "first"):
         raise ValueError(f'ties must be "uniform" or "first"; got {ties!r}.')
     return _max_over_classes(z, ties)
 
