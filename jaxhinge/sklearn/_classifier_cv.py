@@ -291,7 +291,7 @@ class HingeClassifierCV(HingeClassifierBase):
 
     def _folds(self, labels: NDArray) -> Any:
         """`cv`, and in place of None the number of folds: where no class has 5 rows, as many as the largest has."""
-        return int(np.clip(np.bincount(labels).max(), 2, 5)) if self.cv is None else self.cv
+        return min(max(int(np.max(np.bincount(labels))), 2), 5) if self.cv is None else self.cv
 
     def _strengths(self) -> NDArray:
         if np.ndim(self.Cs) == 0:

@@ -45,7 +45,7 @@ def fit_sigmoid(scores: NDArray, positive: NDArray, weight: NDArray, noise: floa
     target = np.where(positive, (many + 1) / (many + 2), 1 / (few + 2))
     share = weight / weight.sum()
     # Scores of mean 0 and variance 1 make the Hessian well conditioned, whatever C has made of their scale.
-    mean = share @ scores
+    mean = float(share @ scores)
     scale = float(np.sqrt(share @ (scores - mean) ** 2))
     if scale <= max(noise, _ROUNDING * float(np.abs(scores).max())):
         mean, scale, scores = 0.0, 1.0, np.zeros_like(scores)
