@@ -216,7 +216,8 @@ def _by_interior_point(
         if attempt:
             progress = restart_from(progress, cold_progress(program))
         progress = interior_point_steps(program, progress, system, *limits, correctors, 0.0, watch)
-        if within(program, progress.best, limits[0]) or progress.steps >= max_steps:
+        if within(program, progress.best, limits[0]) or progress.steps >= max_steps or not found.best.z.any():
+            # From 0 the steps would be the same ones again.
             break
     reached = progress.best
     if not within(program, reached, limits[0]):

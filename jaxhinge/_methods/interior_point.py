@@ -47,6 +47,9 @@ from jaxhinge._methods.linear_systems import NewtonSystem
 _STEP_FRACTION = 0.995
 # `PATIENCE`: stop after this many steps without progress; no run that stalled so long ever improved again.
 PATIENCE = 6
+# `_LONG_PATIENCE`: the same while the dual bound is less than half of the objective. Columns with tails like Cauchy's
+# keep steps short for long, in which the dual residual alone falls.
+_LONG_PATIENCE = 40
 # `_LAG`: the iterate is certified too where the certificate exceeds the gap of its complementarity by this factor.
 _LAG = 1.0
 
@@ -72,7 +75,10 @@ def central_point(program: Program, z: Array, kappa: Array) -> Interior:
 
 def unfinished(program: Program, progress: Progress, tol: Array, max_steps: Array, floor: ArrayLike) -> Array:
     """Whether to make another step: the arguments are those of `interior_point_steps`."""
-    going = (progress.steps < max_steps) & (progress.steps_without_progress < PATIENCE)
+    best = progress.best
+    unknown = best.primal - best.dual > abs(best.primal) / 2
+    patience = namespace(program.c).where(unknown, _LONG_PATIENCE, PATIENCE)
+    going = (progress.steps < max_steps) & (progress.steps_without_progress < patience)
     going = going & ~within(program, progress.best, tol)
     return going & (progress.complementarity_gap > floor * abs(progress.best.primal))
 
@@ -136,7 +142,7 @@ def step(program: Program, progress: Progress, newton_system: NewtonSystem, num_
     steps_without_progress = xp.where(
         gained(gap, old_gap, complementarity_gap, progress.complementarity_gap), 0, progress.steps_without_progress + 1
     )
-    steps_without_progress = xp.where(sound, steps_without_progress, PATIENCE)
+    steps_without_progress = xp.where(sound, steps_without_progress, _LONG_PATIENCE)
     return Progress(moved, best, complementarity_gap, progress.steps + 1, steps_without_progress)
 
 
