@@ -231,7 +231,8 @@ def solve_ranking(
         differences = rows[chosen[:, 0]] - rows[chosen[:, 1]]
     differences, weight = _rows(differences, sample_weight, traced)
     ones = (jnp if traced else np).ones_like(weight)
-    problem = Problem(differences, ones, ones, weight, l2 if traced else host_l2(l2), origin=x)
+    valid = _are_pairs(chosen, rows.shape[0]) if traced else True
+    problem = Problem(differences, ones, ones, weight, l2 if traced else host_l2(l2), valid=valid, origin=x)
     return solve_problem(config, problem, options)
 
 
@@ -361,6 +362,13 @@ def _rows(x: Any, sample_weight: Any, traced: bool) -> tuple[Any, Any]:
     # Checked here: the solver sees other rows than the user gave, so that its message would name the wrong ones.
     check_finite("x", rows)
     return rows, weight
+
+
+def _are_pairs(chosen: Any, num_rows: int) -> Any:
+    """What `_host_pairs` asks, under a trace, where a row that is not there would be taken for the last one."""
+    largest = min(num_rows - 1, jnp.iinfo(chosen.dtype).max)
+    there = jnp.all(chosen == jnp.clip(chosen, 0, largest))
+    return there & jnp.all(chosen[:, 0] != chosen[:, 1])
 
 
 def _host_pairs(pairs: Any, num_rows: int) -> np.ndarray[Any, Any]:

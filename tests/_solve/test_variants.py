@@ -147,14 +147,6 @@ def test_bad_values_are_named(call, error, message):
         call()
 
 
-def test_variants_in_lanes_refuse_their_own_bad_values():
-    x, y = X.astype(np.float32), TARGETS.astype(np.float32)
-    found = jax.jit(jax.vmap(lambda q: jh.solve_quantile(x, y, l2=0.01, quantile=q)))(np.float32([0.2, 0.8, 1.5]))
-    assert found.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.REFUSED]
-    found = jax.jit(jax.vmap(lambda nu: jh.solve_one_class(x + 2, nu=nu)))(np.float32([0.2, 0.8, -0.5]))
-    assert found.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.REFUSED]
-
-
 @pytest.mark.parametrize(("n", "d", "fit_intercept"), [(2, 3, True), (2, 4, False), (3, 9, True), (20, 40, False)])
 def test_as_many_features_as_sides_of_rows(n, d, fit_intercept):
     rng = np.random.default_rng(5)
