@@ -366,9 +366,8 @@ def _rows(x: Any, sample_weight: Any, traced: bool) -> tuple[Any, Any]:
 
 def _are_pairs(chosen: Any, num_rows: int) -> Any:
     """What `_host_pairs` asks, under a trace, where a row that is not there would be taken for the last one."""
-    largest = min(num_rows - 1, jnp.iinfo(chosen.dtype).max)
-    there = jnp.all(chosen == jnp.clip(chosen, 0, largest))
-    return there & jnp.all(chosen[:, 0] != chosen[:, 1])
+    rows = chosen.astype(int)
+    return jnp.all((rows >= 0) & (rows < num_rows)) & jnp.all(rows[:, 0] != rows[:, 1])
 
 
 def _host_pairs(pairs: Any, num_rows: int) -> np.ndarray[Any, Any]:
