@@ -14,17 +14,19 @@ from jaxhinge._base.arrays import Array, NDArray
 
 _BLOCK = 32
 _LAPACK_IS_SERIAL = 128
-# Above this order the triangle of the factor is worth knowing to whoever inverts it.
+# `_INVERSE_IS_CHEAP`: in NumPy a matrix of up to this order is inverted: products cost less than calls of SciPy. Of a
+# larger one the inverse costs more than the factor (1,000 rows, one core: 20 ms and 13).
 _INVERSE_IS_CHEAP = 96
 
 
 def cholesky(matrix: Array) -> Array:
     """The lower Cholesky factor of a symmetric positive definite matrix; NaN where there is none.
 
-    In NumPy the inverse of the factor, of every matrix `(..., p, p)`.
+    In NumPy of every matrix `(..., p, p)`, and only `solved_by_root` knows what is given back: small matrices, and
+    several at once, have the inverse of the factor.
     """
     if isinstance(matrix, np.ndarray):
-        return _inverse_root(matrix)
+        return _root_on_host(matrix)
     if matrix.shape[0] <= _LAPACK_IS_SERIAL:
         serial: jax.Array = jnp.linalg.cholesky(matrix)
         return serial
@@ -68,20 +70,31 @@ def _inverse_of_root(block: jax.Array) -> jax.Array:
     return eliminated[:, size:]
 
 
-def _inverse_root(matrix: NDArray) -> NDArray:
-    """`L^-1` for `L L' = matrix`, in NumPy; NaN where there is none."""
+def _root_on_host(matrix: NDArray) -> NDArray:
+    """`L^-1` for `L L' = matrix`, in NumPy, or `L` of one large matrix; NaN where there is none."""
+    if matrix.ndim == 2 and len(matrix) > _INVERSE_IS_CHEAP:
+        # Imported when it is needed: it takes a tenth of a second, and a BLAS of its own along.
+        from scipy.linalg import lapack
+
+        # LAPACK reads columns: the transpose of what NumPy holds. NumPy's own call costs up to twice as much.
+        upper, failed = lapack.dpotrf(matrix.T, lower=0)
+        return np.full_like(matrix, np.nan) if failed else np.asarray(upper.T)
     try:
-        root = np.linalg.cholesky(matrix)
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(matrix)))
     except np.linalg.LinAlgError:
         if matrix.ndim == 2:
             return np.full_like(matrix, np.nan)
         # One matrix without a factor must not spoil the others.
-        return np.stack([_inverse_root(one) for one in matrix])
-    if matrix.ndim > 2 or len(matrix) <= _INVERSE_IS_CHEAP:
-        inverse: NDArray = np.linalg.inv(root)
-        return inverse
-    # Imported when it is needed: it takes a tenth of a second, and a BLAS of its own along.
-    from scipy.linalg import lapack
+        return np.stack([_root_on_host(one) for one in matrix])
 
-    inverse = lapack.dtrtri(root, lower=1)[0]
-    return inverse
+
+def solved_by_root(root: NDArray, rhs: NDArray) -> NDArray:
+    """The solution for one right-hand side of each matrix, with what `cholesky` gives back in NumPy."""
+    if root.ndim == 2 and len(root) > _INVERSE_IS_CHEAP:
+        from scipy.linalg import blas
+
+        solution: NDArray = blas.dtrsv(root.T, blas.dtrsv(root.T, rhs, trans=1))
+        return solution
+    half = np.matmul(root, rhs[..., None])
+    found: NDArray = np.matmul(np.swapaxes(root, -1, -2), half)[..., 0]
+    return found

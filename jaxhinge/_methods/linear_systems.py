@@ -11,7 +11,7 @@ import numpy as np
 from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import eps
 from jaxhinge._methods.certificate import Program
-from jaxhinge._methods.cholesky import cholesky
+from jaxhinge._methods.cholesky import cholesky, solved_by_root
 from jaxhinge._methods.executor import dot, namespace, while_loop
 
 
@@ -40,10 +40,7 @@ def diagonal(values: Array) -> Array:
 
 
 def factored(hessian: Array, rounding: float, root: Callable[[Array], Array] = cholesky) -> tuple[Array, Array]:
-    """The Cholesky factor of the system scaled to a unit diagonal, known to a relative `rounding`; and that scale.
-
-    On the host it is the inverse of the factor, with which many right-hand sides of many problems are solved at once.
-    """
+    """The Cholesky factor of the system scaled to a unit diagonal, known to a relative `rounding`; and that scale."""
     xp = namespace(hessian)
     scale = 1 / xp.sqrt(xp.diagonal(hessian, axis1=-2, axis2=-1))
     size = scale.shape[-1]
@@ -57,8 +54,7 @@ def solved(factor: tuple[Array, Array], rhs: Array) -> Array:
     """The solution for one right-hand side."""
     root, scale = factor
     if namespace(root) is np:
-        half = np.matmul(root, (scale * rhs)[..., None])
-        return scale * np.matmul(np.swapaxes(root, -1, -2), half)[..., 0]
+        return scale * solved_by_root(root, scale * rhs)
     solution: jax.Array = scale * jax.scipy.linalg.cho_solve((root, True), scale * rhs)
     return solution
 

@@ -25,7 +25,7 @@ _SMALL = 2**20
 _THREADS_PAY = 2**20
 # `_MOSTLY_0`: of weights of which less than one in so many is above 0, only these rows are multiplied.
 _MOSTLY_0 = 3
-# Columns in a block of the kernel.
+# A block of the kernel has at most so many columns, or as many as there are rows: adding up the matrices costs, too.
 _KERNEL_COLUMNS = 1024
 # Beyond so many features a step costs less by products with the rows than by a matrix of the features.
 _MANY_FEATURES = 1500
@@ -126,18 +126,19 @@ class DenseRows(KernelRows):
     def kernel_of_features(self) -> NDArray:
         """The products of all pairs of rows, without the 1, `(n, n)`."""
         n, d = self.x.shape
+        step = -(-d // (2 * -(-d // (2 * max(n, _KERNEL_COLUMNS)))))
 
         def half(first: int) -> NDArray:
             total = np.zeros((n, n))
-            for begin in range(first, d, 2 * _KERNEL_COLUMNS):
-                columns = slice(begin, begin + _KERNEL_COLUMNS)
+            for begin in range(first, d, 2 * step):
+                columns = slice(begin, begin + step)
                 some = _wide(self.x[:, columns])
                 some = some if self.centre is None else some - self.centre[columns]
                 total += some @ some.T
             return total
 
         # Always two sums, so that the bits do not depend on how many threads there are.
-        halves = in_threads(half, [0, _KERNEL_COLUMNS])
+        halves = in_threads(half, [0, step])
         return halves[0] + halves[1]
 
     def magnitudes(self, z: NDArray, push: NDArray) -> tuple[NDArray, NDArray]:
