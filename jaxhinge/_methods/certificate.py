@@ -92,7 +92,7 @@ class Program:
         """The program of some of the problems that lead in its arrays."""
         parts = (self.sign, self.r, self.c, self.penalty, self.q)
         sign, r, c, penalty, q = (part[chosen] for part in parts)
-        return replace(self, sign=sign, r=r, c=c, penalty=penalty, q=q)
+        return replace(self, rows=self.rows.of_problems(chosen), sign=sign, r=r, c=c, penalty=penalty, q=q)
 
 
 class Certified(NamedTuple):

@@ -2,7 +2,8 @@
 
 Which method. Where Newton's method suits the rows (see `host`) the problems are solved one after the other, each from
 the solution of a neighbour. Elsewhere a step of the interior point is made for all of them at once, along a leading
-axis of every array: small problems spend their time on calls, not on sums.
+axis of every array: small problems spend their time on calls, not on sums. Where a neighbour's solution tells which
+rows lie near the kink, these are solved for first (see `working_sets`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.threads import in_threads, one_blas_thread
-from jaxhinge._methods.certificate import Program, better, within
+from jaxhinge._methods.certificate import Program, better, certify, within
 from jaxhinge._methods.coordinates import Task
+from jaxhinge._methods.executor import State
 from jaxhinge._methods.host import host_operator, host_system, in_dtype, is_wide, newton_suits, solve_task
 from jaxhinge._methods.interior_point import Progress, step, unfinished
 from jaxhinge._methods.problem import Answer, Config, Rows, Start
@@ -29,10 +31,16 @@ from jaxhinge._methods.stages import (
     warm_start,
 )
 from jaxhinge._methods.wide import in_row_coordinates, inward, outward
+from jaxhinge._methods.working_sets import working_set
 
-# Rows x problems of a part of a batch. The vectors of a part fit the cache; threads share the parts, which are the same
-# whatever the number of threads.
-_NUMBERS_AT_ONCE = 2**14
+# Rows x problems of a part of a batch, at most. The vectors of a part fit the cache; threads share the parts, which are
+# the same whatever the number of threads: an even number of nearly one size.
+_NUMBERS_AT_ONCE = 2**15
+# A working set holds one row of `_SHARE`. It is chosen anew up to `_ROUNDS` times. Of fewer numbers than `_FEW_NUMBERS`
+# the rows are no matter: calls are.
+_SHARE = 4
+_ROUNDS = 3
+_FEW_NUMBERS = 30_000
 
 
 def solve_batch_on_host(
@@ -50,9 +58,8 @@ def solve_batch_on_host(
     """
     with one_blas_thread():
         task = _batch_task(config, rows, operator or host_operator(config, rows))
-        count, size = len(rows.l2), max(1, _NUMBERS_AT_ONCE // len(rows.r))
-        one_by_one = newton_suits(config, task.program)
-        parts = np.split(np.arange(count), np.arange(1 if one_by_one else size, count, 1 if one_by_one else size))
+        count, one_by_one = len(rows.l2), newton_suits(config, task.program)
+        parts = np.array_split(np.arange(count), count if one_by_one else _num_parts(count, len(rows.r)))
 
         def solve_part(chosen: NDArray) -> Answer:
             part = task._replace(program=task.program.take(chosen))
@@ -61,11 +68,17 @@ def solve_batch_on_host(
             with np.errstate(all="ignore"):
                 if one_by_one:
                     return _one_by_one(config, of_rows, part, of_start, tol, max_steps)
-                found = _by_interior_point(part, given_start(part, of_start), tol, max_steps)
+                found = _by_working_sets(part, given_start(part, of_start), tol, max_steps)
+                found = _by_interior_point(part, found, tol, max_steps)
                 return in_dtype(finish(config, of_rows, part, found, np.float64(tol)), config.dtype)
 
         answers = in_threads(solve_part, parts)
         return Answer(*(np.concatenate(leaves) for leaves in zip(*answers, strict=True)))
+
+
+def _num_parts(count: int, n: int) -> int:
+    parts = -(-count // max(1, _NUMBERS_AT_ONCE // n))
+    return min(count, parts + parts % 2) if parts > 1 else 1
 
 
 def _one_by_one(config: Config, rows: Rows, task: Task, start: Start, tol: float, max_steps: int) -> Answer:
@@ -111,6 +124,28 @@ def _batch_task(config: Config, rows: Rows, operator: object) -> Task:
     return Task(program, centre, np.zeros(count))
 
 
+def _by_working_sets(task: Task, found: SolverState, tol: float, max_steps: int) -> SolverState:
+    """Steps for the rows near the kink, until all rows agree or they were chosen often enough."""
+    program, z = task.program, found.best.z
+    p, n = program.shape
+    if program.squared or p > n // _SHARE or n * p < _FEW_NUMBERS or not found.warm.all():
+        return found
+    for _ in range(_ROUNDS):
+        lacking = np.flatnonzero(~within(program, found.best, np.float64(tol)) & (found.steps < max_steps))
+        if not len(lacking):
+            break
+        part, before = program.take(lacking), _taken(found, lacking)
+        working = working_set(part, z[lacking], n // _SHARE)
+        start = before._replace(best=working.inward(z[lacking], before.best.alpha))
+        progress = warm_start(task, working.program, start)
+        # The rows that are left out may need the other half of the gap.
+        progress = _steps(working.program, progress, np.float64(tol / 2), np.int32(max_steps))
+        z = _put(z, lacking, progress.best.z)
+        best = better(before.best, certify(part, progress.best.z, working.outward(progress.best.alpha)))
+        found = _put(found, lacking, before._replace(best=best, steps=progress.steps))
+    return found
+
+
 def _by_interior_point(task: Task, found: SolverState, tol: float, max_steps: int) -> SolverState:
     given, best, limits = task.program, found.best, (np.float64(tol), np.int32(max_steps))
     if is_wide(given):
@@ -143,16 +178,16 @@ def _steps(program: Program, progress: Progress, tol: np.float64, max_steps: np.
     return finished
 
 
-def _taken(progress: Progress, chosen: NDArray) -> Progress:
-    return jax.tree.map(lambda leaf: leaf[chosen], progress)  # type: ignore[no-any-return]
+def _taken(state: State, chosen: NDArray) -> State:
+    return jax.tree.map(lambda leaf: leaf[chosen], state)  # type: ignore[no-any-return]
 
 
-def _put(progress: Progress, places: NDArray, new: Progress) -> Progress:
-    """The progress with that of some problems replaced."""
+def _put(state: State, places: NDArray, new: State) -> State:
+    """The state with that of some problems replaced."""
 
     def put(old: NDArray, new: NDArray) -> NDArray:
         old = np.array(old)
         old[places] = new
         return old
 
-    return jax.tree.map(put, progress, new)  # type: ignore[no-any-return]
+    return jax.tree.map(put, state, new)  # type: ignore[no-any-return]

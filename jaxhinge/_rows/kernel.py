@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,10 @@ class KernelRows:
     """What the rows in memory on the host have in common."""
 
     bias: bool
+
+    def of_problems(self, chosen: Any) -> Any:
+        """The rows of some of the problems that lead in the arrays of a program: the same, where all share them."""
+        return self
 
     @cached_property
     def kernel_of_features(self) -> NDArray:
