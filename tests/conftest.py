@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
-import jax
 import pytest
 
+# Most of the time of the suite is compilation. What one worker has compiled, the others, the processes that tests start
+# and the next run take from the disk. JAX reads these variables where it is imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Without most of LLVM's passes and with the older of XLA's emitters a solver compiles five times as fast, and its
+# numbers differ in the last bits only. `test_as_users_compile.py` runs a sample with neither.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+import jax
+import jax.monitoring
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Workers, and the next run, take what one has compiled: most of the time of the suite is compilation.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # A job in the background of a shell ignores Ctrl-C, and so would the tests of it and all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -31,11 +40,40 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("deterministic")
 
 
-@pytest.fixture(autouse=True, scope="module")
+# What takes longest begins first, so that none of it is left to one worker at the end.
+LONGEST = (
+    "test_rows_on_eight_devices",
+    "test_a_sample_as_users_compile",
+    "test_two_processes_do_the_work_of_one",
+    "test_experiments.py",
+    "test_workers_give_the_same_bits",
+    "test_every_check_of_scikit_learn_passes",
+    "test_kill_9",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
+
+
+_compiled: list[str] = []
+
+
+def _note(event: str, _: float, **__: object) -> None:
+    if event.endswith("backend_compile_duration"):
+        _compiled.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+@pytest.fixture(autouse=True)
 def forgetful() -> Iterator[None]:
-    """What a module compiled is dropped after it: thousands of programs exhaust the memory maps of a process."""
+    """A thousand programs are dropped: they hold a gigabyte, and thousands exhaust the memory maps of a process."""
     yield
-    jax.clear_caches()
+    if len(_compiled) > 1000:
+        jax.clear_caches()
+        _compiled.clear()
 
 
 @pytest.fixture

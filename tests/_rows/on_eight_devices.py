@@ -321,7 +321,8 @@ def test_no_block_of_rows_lies_on_two_devices(monkeypatch: Any) -> None:
     monkeypatch.setattr(gram, "_FEW", 0)
     # As many on each device, but no whole number of blocks, of chunks that hold all of them or a part.
     n = 8 * (2 * gram._BLOCK + 1)
-    rows = rows_on("automatic", np.resize(X, (n, D)), np.resize(Y, n), np.resize(WEIGHT, n))
+    x, y = np.resize(X, (n, D)), np.resize(Y, n)
+    rows, expected = rows_on("automatic", x, y, np.resize(WEIGHT, n)), jh.solve(x, y, l2=L2)
     assert rows.x.shape == (n, D)
     for chunk in (n * D * 2, n * D // 2):
         monkeypatch.setattr(gram, "_CHUNK", chunk)
@@ -329,7 +330,7 @@ def test_no_block_of_rows_lies_on_two_devices(monkeypatch: Any) -> None:
         compiled = run.lower(rows).compile()
         assert_only_sums_travel(compiled, (D + 1) ** 2)
         found = compiled(rows)
-        np.testing.assert_allclose(found.primal_value, jh.solve(rows.x, rows.y, l2=L2).primal_value, rtol=2e-4)
+        np.testing.assert_allclose(found.primal_value, expected.primal_value, rtol=2e-4)
 
 
 def test_values_that_solve_refuses() -> None:

@@ -35,11 +35,7 @@ multihost = load_script()
 
 def start(*arguments: Any) -> subprocess.Popen[str]:
     """The script in a session of its own, so that all that it starts can be ended with it."""
-    cache = Path(__file__).parents[2] / ".pytest_cache" / "jax"
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }  # fmt: skip
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(SCRIPT), "--steps", STEPS, "--save-every", SAVE_EVERY, *arguments]
     return subprocess.Popen(
         [str(part) for part in command], env=environment, start_new_session=True,

@@ -1,7 +1,7 @@
 """Every loss on every source of rows: each cell of the table is certified from the definitions, or refused by name.
 
-All cells that NumPy works on are walked, and of those that are compiled a few that touch each row and column; the
-columns for meshes are in `tests/_rows/on_eight_devices.py`.
+All cells that NumPy works on are walked. Of those that are compiled there are some for each row and column, in
+`test_binary_traced.py`, `test_executors.py` and `test_multiclass.py`; `tests/_rows/on_eight_devices.py` has the meshes.
 """
 
 import tracemalloc
@@ -197,19 +197,6 @@ def test_what_streams_cannot_do_is_refused_by_name(source, tmp_path):
             call(x, y, l2=[1.0] if call is jh.path else 1.0, method="ascent")
     with pytest.raises(TypeError, match="something is traced"):
         jax.jit(lambda l2: jh.solve_regression(list_of_blocks(None, REAL)[0], l2=l2).gap)(0.1)
-
-
-# ---- compiled: a sample
-
-
-def test_under_jit_and_vmap():
-    x, y, weight = X[:16], REAL[:16], WEIGHT[:16]
-
-    def value(l2):
-        return jh.solve_quantile(x, y, l2=l2, quantile=QUANTILE, sample_weight=weight).primal_value
-
-    found = jax.jit(jax.vmap(value))(jnp.array([0.05, 0.5]))
-    np.testing.assert_allclose(found, [value(0.05), value(0.5)], rtol=2e-4)
 
 
 # ---- Ctrl-C

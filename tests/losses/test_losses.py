@@ -731,7 +731,8 @@ def test_strict_promotion_of_narrow_scores(case, dtype):
     mixed = [arguments[0].astype(jnp.float32), *arguments[1:]] if case.num_scores > 1 else arguments
     with jax.numpy_dtype_promotion("strict"):
         for some in (arguments, mixed):
-            value, gradients = call(case, *some), score_gradients(case, *some)
+            both = lambda *some: (call(case, *some), score_gradients(case, *some))  # noqa: E731
+            value, gradients = jax.eval_shape(both, *some)
             assert value.dtype == some[0].dtype
             assert [gradient.dtype for gradient in gradients] == [score.dtype for score in some[: case.num_scores]]
         call(case, *case.arguments())
