@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.certificate import Program, gap_between
 from jaxhinge._methods.problem import Status
 from jaxhinge._rows.dense import DenseRows
@@ -85,8 +86,9 @@ class Polished(NamedTuple):
     active_set_identified: bool
 
 
-# A polished point that overflows is no better than the given one.
+# A polished point that overflows is no better than the given one. The threads of BLAS would spin beside busy cores.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+@one_blas_thread()
 def polish(hinges: Hinges, solution: Solution, tol: float) -> Polished:
     """The solution made exact up to rounding where that is possible, with the middle of its optimal biases.
 

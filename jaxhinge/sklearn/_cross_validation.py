@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 
 from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.problem import Status
 from jaxhinge._solve.given import config_of
 from jaxhinge._solve.polish import middle_bias
@@ -67,6 +68,7 @@ def solve_folds(
     return grid
 
 
+@one_blas_thread()
 def _middle_biases(w: NDArray, x: NDArray, signs: NDArray, weight: NDArray, train: NDArray) -> NDArray:
     biases, ones = np.empty(w.shape[:-1]), np.ones(len(x))
     masks = [rows & (weight > 0) for rows in train]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import threadpoolctl
 from helpers.svm_references import Machine, dual_value, kkt_violation, noisy, plain_solve, primal_value
 
 import jaxhinge
@@ -130,3 +131,21 @@ def test_the_middle_bias_is_the_middle_of_the_best(seed):
     found = middle_bias(scores, sign, required, c)
     assert found == pytest.approx((best.min() + best.max()) / 2, abs=ROUNDING)
     assert middle_bias(scores, sign, required, c / c.sum()) == found
+
+
+def test_blas_is_held_to_one_thread_while_it_decomposes(monkeypatch):
+    # Its threads spin: beside two busy cores a decomposition of 200 x 300 took ten seconds.
+    x, y = noisy()
+    machine = Machine(x, y, 0.01)
+    seen, plain = [], np.linalg.svd
+
+    def watched(rows, **options):
+        libraries = threadpoolctl.threadpool_info()
+        seen.extend(one["num_threads"] for one in libraries if one["user_api"] == "blas")
+        return plain(rows, **options)
+
+    monkeypatch.setattr(np.linalg, "svd", watched)
+    with threadpoolctl.threadpool_limits(2):
+        polish(hinges_of(machine), solved(machine, tol=1e-4), 1e-8)
+    assert seen
+    assert set(seen) == {1}
