@@ -332,6 +332,12 @@ _CRAMMER_SINGER = {
         "The column of the label gets no push: -x_i is missing there.", "push[np.arange(n), y] -= 1"
     ),
 }
+_REGRESSION = {
+    "wrong_margin": Advice(
+        "The tube ends at a residual of {tube:.6g}; it should end at epsilon = {epsilon:g}.",
+        "active = abs(y - scores) > {epsilon:g}",
+    ),
+}
 
 
 def advice(cause: str, recipe: Recipe, own: Point, objective: Objective, *, in_a_loss: bool = False) -> Advice:
@@ -341,6 +347,8 @@ def advice(cause: str, recipe: Recipe, own: Point, objective: Objective, *, in_a
         table.update(_MULTICLASS)
     if objective.family == "crammer_singer":
         table.update(_CRAMMER_SINGER)
+    if objective.family == "regression":
+        table.update(_REGRESSION)
     if cause not in table:
         return Advice("", "")
     sentence, mend = table[cause]
@@ -375,6 +383,8 @@ def _words(recipe: Recipe, objective: Objective) -> dict[str, object]:
         "loss": objective.name,
         "required": objective.margin,
         "threshold": kink,
+        "epsilon": abs(objective.margin),
+        "tube": abs(kink),
         "half": "1/2 * " if recipe.shrinkage == "halved" else "",
         "skipped": {
             "each_violating": "for each row that keeps the margin: it is added with the violators, in the loop",
@@ -420,7 +430,11 @@ def _sizes(recipe: Recipe, own: Point, objective: Objective) -> dict[str, object
 
 
 def _in_units(text: str, objective: Objective) -> str:
-    """The formulas with the required margin that was asked for, where it is not 1."""
+    """The formulas with the loss of a residual, or with the required margin that was asked for, where it is not 1."""
+    if objective.family == "regression":
+        pinball = "np.maximum(q * r, (q - 1) * r)"
+        loss = pinball if objective.margin == 0.0 else f"np.maximum(0, abs(r) - {-objective.margin:g})"
+        return text.replace("np.maximum(0, 1 - margin)", loss)
     if objective.margin == 1.0 or objective.family != "binary":
         return text
     asked = f"{objective.margin:g}"

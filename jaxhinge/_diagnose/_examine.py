@@ -246,7 +246,7 @@ class Examination:
 
     def _from_curve(self) -> list[Explanation]:
         """Explanations by a kink at another margin, as the push of one row shows it."""
-        if self.objective.family == "regression" or self._curve is None:
+        if self._curve is None:
             return []
         threshold = measured_threshold(self._curve, self._meter)
         if threshold is None:

@@ -116,9 +116,18 @@ def measured_curve(meter: Meter) -> Curve | None:
 
 
 def measured_threshold(curve: Curve, meter: Meter) -> float | None:
-    """The margin below which the function pushes, and evenly so, for both labels alike; None where it does not."""
+    """The margin below which the function pushes, and evenly so, for both labels alike; None where it does not.
+
+    For a regression the sides take the place of the labels.
+    """
     between = np.isin(curve.places, _BETWEEN)
     returned, other, places = (part[between] for part in (curve.returned, curve.other, curve.places))
+    if meter.objective.family == "regression":
+        # A side of the residual is a margin of its own: minus the residual, or the residual, negative outside the tube.
+        sides = np.where(places < 0.0, np.stack([returned[::-1], -returned]), 0.0)
+        if meter.objective.sides[0] != meter.objective.sides[1]:
+            return None
+        returned, other = sides
     size = float(returned[0])
     if size == 0.0 or not np.all(np.isfinite(other)):
         return None
@@ -132,9 +141,10 @@ def measured_threshold(curve: Curve, meter: Meter) -> float | None:
     low, high = places[pushes][-1], float(np.append(places[~pushes], _BEYOND)[0])
     if high == _BEYOND and max(abs(meter.push(high, label)) for label in (1.0, -1.0)) > near:
         return None
+    direction = -1.0 if meter.objective.family == "regression" else 1.0
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if meter.push(middle) / size > 0.5 else (low, middle)
+        low, high = (middle, high) if meter.push(direction * middle) / size > 0.5 else (low, middle)
     return _short(0.5 * (low + high))
 
 
@@ -145,7 +155,10 @@ def _end_of_slope(returned: Array, other: Array, places: Array, meter: Meter) ->
         return None
     (one, two), (low, high) = places[pushes[-2:]], returned[pushes[-2:]]
     kink = _short(two - high * (two - one) / (high - low)) if high != low else np.inf
-    right = np.array([meter.right(place + meter.objective.margin - kink) for place in places])
+    moved = places + meter.objective.margin - kink
+    if meter.objective.family == "regression":
+        moved = -np.minimum(moved, 0.0)
+    right = np.array([meter.right(place) for place in moved])
     even = right * returned[0] / right[0] if np.isfinite(kink) and right[0] else np.inf * right
     fits = np.allclose(np.stack([returned, other]), even, rtol=0.0, atol=1e-3 * abs(returned[0]))
     return kink if fits else None
@@ -161,11 +174,11 @@ def threshold_alteration(threshold: float, objective: Objective, *, of_a_loss: b
 
     A gradient that pushes beyond the kink is also the one of too wide a tolerance; the values of a loss show its kink.
     """
-    required = objective.margin
-    if any(abs(threshold - known) < 1e-6 for known in (required, 0.0, -required)):
+    required, tube = objective.margin, objective.family == "regression"
+    if any(abs(threshold - known) < 1e-6 for known in ((required,) if tube else (required, 0.0, -required))):
         return None
     inside = required - threshold
-    moved = of_a_loss or objective.slope != "hinge" or inside > _WIDEST_TOLERANCE
+    moved = of_a_loss or tube or objective.slope != "hinge" or inside > _WIDEST_TOLERANCE
     cause = "wrong_margin" if moved else "kink_tolerance_too_wide"
     return Alteration((cause,), {"shift": inside})
 

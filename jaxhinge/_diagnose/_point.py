@@ -91,6 +91,8 @@ def checked_point(
         column = given.shape == (len(x), 1)
         mend = " Drop the last axis: y[:, 0]." if column else ""
         mend += suggest(column_labels=True) if column else ""
+        if objective.multiclass and given.shape == (len(x), w.shape[1]):
+            mend = " One-hot targets: y.argmax(axis=1). If your function wants them so, encode y in it."
         raise ValueError(f"y has shape {given.shape}, but the rows of x need shape {(len(x),)}.{mend}")
     weight = None if sample_weight is None else _checked_weight(sample_weight, len(x))
     rows = float(len(x)) if weight is None else float(np.sum(weight))
@@ -100,6 +102,8 @@ def checked_point(
 def _checked_params(params: Any, objective: Objective, suggest: Callable[..., str]) -> tuple[Array, Array]:
     if objective.intercept == "none":
         return _without_bias(params)
+    if isinstance(params, dict):
+        raise TypeError(f"params must be a 2-tuple (w, b); got a dict of {', '.join(map(str, params))}.{suggest()}")
     try:
         w, b = params
     except (TypeError, ValueError) as error:
@@ -127,6 +131,8 @@ def _without_bias(params: Any) -> tuple[Array, Array]:
 
 
 def _real(name: str, value: Any) -> Array:
+    if hasattr(value, "toarray"):
+        raise TypeError(f"{name} must be dense, for the function is called with NumPy arrays: {name}.toarray().")
     try:
         raw = np.array(value.detach().cpu() if hasattr(value, "detach") else value)
         if raw.dtype.kind in "cSUMm":
@@ -149,6 +155,8 @@ def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, suggest: C
         mend = " Several classes need a multiclass loss_fn." if axes == 1 and w.ndim == 2 and w.shape[1] > 1 else ""
         mend = " Drop the last axis: w[:, 0]." if axes == 1 and w.ndim == 2 and w.shape[1] == 1 else mend
         raise ValueError(f"w must have shape {wanted} for this loss_fn; got {w.shape}.{mend}")
+    if len(x) == 0 or w.size == 0:
+        raise ValueError(f"There must be a row and a feature; x has shape {x.shape} and w has shape {w.shape}.")
     classes_first = axes == 2 and x.ndim == 2 and x.shape[1] == w.shape[1] != w.shape[0]
     if classes_first:
         mend = " w looks like (k, d): pass w.T as params." + suggest(classes_first=True)
@@ -156,7 +164,7 @@ def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, suggest: C
     if b.shape != w.shape[1:]:
         mend = " Use a scalar: b[0]." if axes == 1 and b.shape == (1,) else ""
         raise ValueError(f"b has shape {b.shape}, but w of shape {w.shape} needs b of shape {w.shape[1:]}.{mend}")
-    if x.ndim != 2 or x.shape[1] != w.shape[0] or len(x) == 0:
+    if x.ndim != 2 or x.shape[1] != w.shape[0]:
         mend = " x looks transposed: rows are examples." if x.ndim == 2 and x.shape[0] == w.shape[0] else ""
         if x.ndim == 2 and x.shape[1] + 1 == w.shape[0]:
             mend = " Is the bias the last entry of w? Pass params=(w[:-1], w[-1])." + suggest(bias="last")

@@ -62,8 +62,8 @@ def read(value: Any, point: Point, *, intercept: bool = True, bias_first: bool =
     Where both gradients came as one array, `bias_first` says at which end the bias is read.
     """
     loss, (w_value, b_value) = _parts(value, point) if intercept else _weights_alone(value, point)
-    w, w_precision = _numbers("dw", w_value)
-    number = None if loss is None else float(_numbers("loss", loss)[0].reshape(()))
+    w, w_precision = numbers("dw", w_value)
+    number = None if loss is None else float(numbers("loss", loss)[0].reshape(()))
     if intercept and b_value is None and w.shape == (len(point.w) + 1, *point.w.shape[1:]):
         return _unfolded(w, w_precision, number, bias_first=bias_first)
     w, trouble, detail = _fitted(w, point)
@@ -74,7 +74,7 @@ def read(value: Any, point: Point, *, intercept: bool = True, bias_first: bool =
         detail += " No gradient of the bias was returned."
         b, precision = np.zeros(point.b.shape), w_precision
     else:
-        b, b_precision = _numbers("db", b_value)
+        b, b_precision = numbers("db", b_value)
         if b.size == 1 and point.b.size == 1:
             b = b.reshape(point.b.shape)
         precision = _narrower(w_precision, b_precision)
@@ -114,7 +114,7 @@ def _weights_alone(value: Any, point: Point) -> tuple[Any, tuple[Any, None]]:
     if isinstance(value, (list, tuple)) and _shape(value) != point.w.shape:
         loss = value[0] if len(value) > 1 and _size(value[0]) == 1 and _shape(value[1]) is not None else None
         rest = tuple(value) if loss is None else tuple(value[1:])
-        empty = all(entry is None or not np.any(_numbers("db", entry)[0]) for entry in rest[1:])
+        empty = all(entry is None or not np.any(numbers("db", entry)[0]) for entry in rest[1:])
         if rest and empty:
             return loss, (rest[0], None)
         raise WrongShape(
@@ -216,20 +216,22 @@ def _shape(value: Any) -> tuple[int, ...] | None:
         return None
 
 
-def _numbers(name: str, value: Any) -> tuple[Array, str]:
+def numbers(name: str, value: Any) -> tuple[Array, str]:
     """float64 values, and the precision they came in; torch is met through its own methods, never imported."""
-    if hasattr(value, "detach"):
+    if hasattr(value, "detach") and hasattr(value, "dtype"):
         precision = str(value.dtype).removeprefix("torch.")
         if precision.startswith("complex"):
             raise WrongShape(f"{name} is not an array of real numbers: its dtype is {value.dtype}.")
         return np.asarray(value.detach().cpu().double().numpy()), _narrower(precision, "float64")
     if isinstance(value, (list, tuple)) and any(hasattr(entry, "detach") for entry in value):
-        parts = [_numbers(name, entry) for entry in value]
+        parts = [numbers(name, entry) for entry in value]
         return np.array([part for part, _ in parts]), parts[0][1]
     try:
         array = np.asarray(value)
         if array.dtype.kind in "cSUMm":
             raise TypeError(f"its dtype is {array.dtype}.")
+        if array.dtype.kind == "O" and any(entry is None for entry in array.flat):
+            raise TypeError("it holds None.")
         return np.asarray(array, dtype=np.float64), _narrower(str(array.dtype), "float64")
     except (TypeError, ValueError) as error:
         raise WrongShape(f"{name} is not an array of real numbers but {type(value).__name__}: {error}") from error

@@ -15,6 +15,8 @@ _ROLES = {
     "y": ("y", "ys", "label", "labels", "target", "targets", "t", "y_train", "y_batch", "yi", "y_dev"),
     "sample_weight": ("sample_weight", "sample_weights", "weight_of_row", "sw", "class_weight", "class_weights"),
 }
+# What people call the pair (w, b), in lower case.
+_PAIRS = ("params", "parameters", "p", "wb")
 
 
 def positional(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
@@ -33,6 +35,15 @@ def required(function: Callable[..., Any]) -> int | None:
     """How many arguments the function must get; None where there is no signature to read."""
     parameters = positional(function)
     return None if parameters is None else sum(one.default is inspect.Parameter.empty for one in parameters)
+
+
+def keywords_required(function: Callable[..., Any]) -> list[str]:
+    """The parameters without a default that are passed by name alone."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
 
 
 def role(name: str) -> str:
@@ -73,7 +84,8 @@ def suggested_call(function: Callable[..., Any], *, door: str = "diagnose", **op
         return " Adapt it: jaxhinge.diagnose(jaxhinge.module_gradient(your_module, your_loss), (w, b), X, y, ...)."
     order, values = "w b x y", []
     parameters = positional(function) or []
-    if [one.name.lower() for one in parameters] in (["params", "x", "y"], ["parameters", "x", "y"]):
+    needed = [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    if len(needed) == 3 and [role(name) for name in needed[1:]] == ["x", "y"] and needed[0].lower() in _PAIRS:
         call = f"lambda w, b, x, y: {name_of(function)}((w, b), x, y)"
         return f" Adapt it: jaxhinge.{door}({call}, (w, b), X, y, ...)."
     roles = [role(one.name) for one in parameters if one.default is inspect.Parameter.empty]
@@ -82,7 +94,8 @@ def suggested_call(function: Callable[..., Any], *, door: str = "diagnose", **op
         values = [f"{one}=..." for one in roles if one not in ("w", "theta", "b", "x", "y")]
         if "theta" in roles and "b" not in roles:
             options = {"bias": "last"} | options
-    if order == "w b x y" and not options:
+    values += [f"{name}=..." for name in keywords_required(function)]
+    if order == "w b x y" and not options and not values:
         return ""
     separate = "b" in order.split() or options.get("bias") in ("last", "first")
     words = [name_of(function), f'"{order}"'] + [f"{key}={value!r}" for key, value in options.items()] + values

@@ -13,7 +13,7 @@ import numpy as np
 from jaxhinge._diagnose._calls import Calling
 from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._point import Point
-from jaxhinge._diagnose._returned import Differences, WrongShape
+from jaxhinge._diagnose._returned import Differences, WrongShape, numbers
 
 _STEP = 1e-6
 # More weights than this are not all judged by differences.
@@ -135,7 +135,9 @@ def scalar(value: Any) -> float:
     if isinstance(value, (tuple, list)):
         told = "return the loss alone, or give a function that returns its gradient as well to jaxhinge.diagnose."
         raise WrongShape(f"The loss returned {len(value)} parts; {told}")
-    array = np.asarray(value.detach() if hasattr(value, "detach") else value, dtype=np.float64)
+    if value is None:
+        raise WrongShape("It returned None. Is the return statement missing?")
+    array, _ = numbers("The loss", value)
     if array.size != 1:
         raise WrongShape(f"The loss returned an array of shape {array.shape}; return one number, e.g. losses.mean().")
     return float(array.reshape(()))
