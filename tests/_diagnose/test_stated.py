@@ -237,7 +237,7 @@ def tilted(w, b, x, y):
     [
         (tube(), jh.losses.epsilon_insensitive_loss, "none"),
         (tube(sign=-1.0), jh.losses.epsilon_insensitive_loss, "sign_flipped"),
-        (tube(epsilon=0.5), jh.losses.epsilon_insensitive_loss, "unknown"),
+        (tube(epsilon=0.5), jh.losses.epsilon_insensitive_loss, "wrong_margin"),
         (tube(squared=2.0), jh.losses.epsilon_insensitive_loss, "squared_epsilon_insensitive"),
         (tube(squared=2.0), jh.losses.squared_epsilon_insensitive_loss, "none"),
         (tube(squared=1.0), jh.losses.squared_epsilon_insensitive_loss, "data_scaled"),
