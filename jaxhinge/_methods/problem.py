@@ -38,8 +38,8 @@ class Status(IntEnum):
 _ADVICE = {
     Status.CONVERGED: "The gap is within tol.",
     Status.STEP_LIMIT: "max_steps were made before the gap was within tol: raise it, or accept the gap reported.",
-    Status.STALLED: "No smaller gap was reached in this precision: raise tol, scale the features, or pass float64 "
-    "data (with as_numpy=True, or under jax.enable_x64).",
+    Status.STALLED: 'No smaller gap was reached in this precision: leave method at "auto", raise tol, scale the '
+    "features, or pass float64 data (with as_numpy=True, or under jax.enable_x64).",
     Status.REFUSED: "The data hold NaN, infinity, targets other than -1 and +1 or one class only, or l2 <= 0.",
 }
 
