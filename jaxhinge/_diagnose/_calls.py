@@ -14,7 +14,7 @@ import numpy.typing as npt
 from jaxhinge._diagnose._objective import Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._returned import Returned, WrongShape, read
-from jaxhinge._diagnose._signatures import no_suggestion, required, suggested_call, takes_weights
+from jaxhinge._diagnose._signatures import no_suggestion, required, roles, suggested_call, takes_weights
 from jaxhinge._diagnose._source import users_line
 
 
@@ -62,8 +62,8 @@ def calling_of(
     wanted = required(function)
     name = takes_weights(function) if weighted else None
     own = 4 if intercept else 3
-    # A function of four arguments takes the bias, though the model has none.
-    passes_bias = intercept or (wanted == 4 and name is None)
+    # A function of four arguments takes the bias, though the model has none, unless x is its second (`W, X, y, reg`).
+    passes_bias = intercept or (wanted == 4 and name is None and roles(function)[1] != "x")
     weights = name
     if weighted and name is None and wanted == own + 1:
         weights, passes_bias = "", intercept
@@ -93,8 +93,21 @@ def call(
     except Exception as error:
         told = f"It raised {type(error).__name__}: {error}{users_line(error)}."
         # `if y * score < 1` is right for one row.
-        one_row = {"row_by_row": True} if "ambiguous" in str(error) else {}
-        return Returned(None, trouble="raised", detail=told + calling.suggest(**one_row))
+        shape = {"row_by_row": True} if "ambiguous" in str(error) else {}
+        if point.w.ndim == 2 and _runs(function, [point.w.T.copy(), *calling.arguments(point)[0][1:]], options):
+            shape = {"classes_first": True}
+        return Returned(None, trouble="raised", detail=told + calling.suggest(**shape))
     names = ("w", "b", "x", "y") if calling.passes_bias else ("w", "x", "y")
     wrote = [name for name, old, new in zip(names, before, arguments, strict=False) if not np.array_equal(old, new)]
     return replace(result, wrote_to=tuple(wrote))
+
+
+def _runs(function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> bool:
+    """Whether the function takes these arguments."""
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(*arguments, **options)
+    except Exception:
+        return False
+    return True

@@ -11,8 +11,8 @@ _ROLES = {
     "w": ("w", "weight", "weights", "coef", "coefs", "beta"),
     "theta": ("theta", "params", "parameters", "wb"),
     "b": ("b", "bias", "intercept", "b0", "w0"),
-    "x": ("x", "xs", "data", "features", "inputs", "x_train", "x_batch", "xi", "x_dev"),
-    "y": ("y", "ys", "label", "labels", "target", "targets", "t", "y_train", "y_batch", "yi", "y_dev"),
+    "x": ("x", "xs", "data", "features", "inputs", "x_train", "x_batch", "xi", "x_i", "x_dev"),
+    "y": ("y", "ys", "label", "labels", "target", "targets", "t", "y_train", "y_batch", "yi", "y_i", "y_dev"),
     "sample_weight": ("sample_weight", "sample_weights", "weight_of_row", "sw", "class_weight", "class_weights"),
 }
 # What people call the pair (w, b), in lower case.
@@ -34,7 +34,7 @@ def positional(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
 def required(function: Callable[..., Any]) -> int | None:
     """How many arguments the function must get; None where there is no signature to read."""
     parameters = positional(function)
-    return None if parameters is None else sum(one.default is inspect.Parameter.empty for one in parameters)
+    return None if parameters is None else len(_needed(parameters))
 
 
 def keywords_required(function: Callable[..., Any]) -> list[str]:
@@ -44,6 +44,15 @@ def keywords_required(function: Callable[..., Any]) -> list[str]:
     except (TypeError, ValueError):
         return []
     return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+
+
+def _needed(parameters: list[inspect.Parameter]) -> list[str]:
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty]
+
+
+def roles(function: Callable[..., Any]) -> list[str]:
+    """The roles of the arguments that the function must get, in its order."""
+    return [role(name) for name in _needed(positional(function) or [])]
 
 
 def role(name: str) -> str:
@@ -84,16 +93,17 @@ def suggested_call(function: Callable[..., Any], *, door: str = "diagnose", **op
         return " Adapt it: jaxhinge.diagnose(jaxhinge.module_gradient(your_module, your_loss), (w, b), X, y, ...)."
     order, values = "w b x y", []
     parameters = positional(function) or []
-    needed = [one.name for one in parameters if one.default is inspect.Parameter.empty]
-    if len(needed) == 3 and [role(name) for name in needed[1:]] == ["x", "y"] and needed[0].lower() in _PAIRS:
+    needed, played = _needed(parameters), roles(function)
+    if len(needed) == 3 and played[1:] == ["x", "y"] and needed[0].lower() in _PAIRS:
         call = f"lambda w, b, x, y: {name_of(function)}((w, b), x, y)"
         return f" Adapt it: jaxhinge.{door}({call}, (w, b), X, y, ...)."
-    roles = [role(one.name) for one in parameters if one.default is inspect.Parameter.empty]
-    if {"x", "y"} <= set(roles) and {"w", "theta"} & set(roles):
-        order = " ".join("w" if one == "theta" else one for one in roles)
-        values = [f"{one}=..." for one in roles if one not in ("w", "theta", "b", "x", "y")]
-        if "theta" in roles and "b" not in roles:
+    if {"x", "y"} <= set(played) and {"w", "theta"} & set(played):
+        order = " ".join("w" if one == "theta" else one for one in played)
+        values = [f"{one}=..." for one in played if one not in ("w", "theta", "b", "x", "y")]
+        if "theta" in played and "b" not in played:
             options = {"bias": "last"} | options
+        if {"xi", "yi", "x_i", "y_i"} & {name.lower() for name in needed}:
+            options = {"row_by_row": True} | options
     values += [f"{name}=..." for name in keywords_required(function)]
     if order == "w b x y" and not options and not values:
         return ""

@@ -215,11 +215,16 @@ def of_a_pair(p, X, y):
     return right(*p, X, y)
 
 
+def of_one_row(w, b, xi, yi):
+    return (-yi * xi, -yi) if yi * (np.dot(w, xi) + b) < 1 else (0 * w, 0.0)
+
+
 @pytest.mark.parametrize(
     ("function", "line"),
     [
         (with_keyword, 'jaxhinge.adapt_arguments(with_keyword, "w b x y", lam=...)'),
         (of_a_pair, "lambda w, b, x, y: of_a_pair((w, b), x, y)"),
+        (of_one_row, 'jaxhinge.adapt_arguments(of_one_row, "w b x y", row_by_row=True)'),
     ],
 )
 def test_the_line_that_adapts_is_shown(function, line):
@@ -227,6 +232,27 @@ def test_the_line_that_adapts_is_shown(function, line):
     found = jh.diagnose(function, params, x, y, l2=L2)
     assert found.cause == "raised"
     assert any(line in finding for finding in found.findings)
+
+
+def test_four_arguments_without_a_bias_are_not_taken_for_one_with():
+    def svm_loss(W, X, y, reg):
+        return 0.0, np.zeros_like(W)
+
+    (W, _), x, y = params_and_rows("classes", integers=False)
+    found = jh.diagnose(svm_loss, W, x, y, l2=L2, fit_intercept=False, loss_fn=WW)
+    assert found.cause == "raised"
+    assert 'jaxhinge.adapt_arguments(svm_loss, "w x y reg", reg=...)' in found.findings[0]
+
+
+def test_weights_with_classes_first_are_recognised_by_a_call():
+    def classes_first(W, b, X, y):
+        scores = X @ W.T + b
+        return (scores > 0).T @ X, scores.mean(axis=0)
+
+    (W, b), x, y = params_and_rows("classes", integers=False)
+    found = jh.diagnose(classes_first, (W[:, :3], b[:3]), x, y % 3, l2=L2, loss_fn=WW)
+    assert found.cause == "raised"
+    assert 'jaxhinge.adapt_arguments(classes_first, "w b x y", classes_first=True)' in found.findings[0]
 
 
 @pytest.mark.parametrize(
