@@ -31,6 +31,8 @@ _NUMBERS_PER_ROW = 60
 _VECTORS = 20
 # `_MATRICES`: it also keeps so many square matrices of the order of its Newton system.
 _MATRICES = 5
+# `_MEMORY`: bytes, about, that problems at once take where nothing is said.
+_MEMORY = 4e9
 
 
 class Shared(NamedTuple):
@@ -79,14 +81,19 @@ def share(x: Any, weight: NDArray) -> Shared | HostRows:
         return Shared(jax.device_put(padded(x.T, size)), jax.device_put(centre_of(x, weight)), len(x), size)
 
 
-def problems_at_once(count: int, x: Any, size: int, memory_budget: float) -> int:
-    """How many of `count` problems over the rows `x`, padded to `size`, to solve at once, in chunks of equal size."""
+def problems_at_once(count: int, x: Any, size: int, memory_budget: float | None) -> int:
+    """How many of `count` problems over the rows `x`, padded to `size`, to solve at once, in chunks of equal size.
+
+    Without a `memory_budget` it is that of `sweep`, and one problem may always be solved.
+    """
     num_features, itemsize = x.shape[1], x.dtype.itemsize
     if is_sparse(x):
         shared, each = x.nnz * (itemsize + 16), 8 * (_NUMBERS_PER_ROW * size + _VECTORS * num_features)
     else:
         shared = size * num_features * (itemsize + 16)
         each = 4 * (_NUMBERS_PER_ROW * size + _MATRICES * min(size, num_features + 1) ** 2)
+    if memory_budget is None:
+        memory_budget = max(_MEMORY, shared + each)
     if shared + each > memory_budget:
         raise ValueError(
             f"memory_budget is {memory_budget / 1e9:.3g} GB, but one problem of {size} rows and {num_features} "

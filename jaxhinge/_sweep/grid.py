@@ -28,7 +28,7 @@ class Options(NamedTuple):
 
     tol: float
     max_steps: int
-    memory_budget: float
+    memory_budget: float | None
     progress: bool | None
     on_interrupt: OnInterrupt
 

@@ -12,7 +12,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import float_array
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import host_integer
+from jaxhinge._train.sparse import RowStarts, batch_capacity
 
 State = TypeVar("State")
 Step = Callable[..., tuple[State, Any]]
@@ -28,20 +30,31 @@ class Batches(NamedTuple):
       size: Rows in a batch.
       per_epoch: Batches in an epoch, the last of which may be partial.
       blocks: The number of equal blocks of neighbouring rows; a batch has as many rows of each.
+      starts: Of sparse `x`, where each row begins; None for others, and where every batch is all rows.
     """
 
-    x: jax.Array
+    x: Any
     y: jax.Array
     weight: jax.Array | None
     size: int
     per_epoch: int
     blocks: int = 1
+    starts: RowStarts | None = None
 
     @classmethod
     def of(
-        cls, x: jax.Array, y: jax.Array, sample_weight: ArrayLike | None, batch_size: int, blocks: int = 1
+        cls,
+        x: Any,
+        y: jax.Array,
+        sample_weight: ArrayLike | None,
+        batch_size: int,
+        blocks: int = 1,
+        capacity: int | None = None,
     ) -> Batches:
-        """Check the shapes; a `batch_size` above the number of rows means all of them."""
+        """Check the shapes; a `batch_size` above the number of rows means all of them.
+
+        A batch of sparse rows has at most `capacity` stored numbers; None looks for it.
+        """
         size = host_integer("batch_size", batch_size, at_least=1, at_most=sys.maxsize)
         if x.ndim == 0 or x.shape[0] == 0:
             raise ValueError(f"x has no rows: shape {x.shape}.")
@@ -59,7 +72,10 @@ class Batches(NamedTuple):
                 f"blocks={blocks} must divide the {x.shape[0]} rows of x and the {size} of a batch. "
                 "jaxhinge.shard_rows pads rows with weight 0 to a multiple of the devices."
             )
-        return cls(x, y, weight, size, -(-x.shape[0] // size), blocks)
+        starts = None
+        if is_sparse(x) and size < x.shape[0]:
+            starts = RowStarts.of(x, batch_capacity(x, size) if capacity is None else capacity)
+        return cls(x, y, weight, size, -(-x.shape[0] // size), blocks, starts)
 
     @property
     def length(self) -> int:
@@ -99,7 +115,7 @@ class Batches(NamedTuple):
         self, step: Step[State], state: State, rows: jax.Array, real: jax.Array, options: dict[str, Any]
     ) -> tuple[State, Any]:
         """One step on these rows; those that are not real have weight 0."""
-        x, y = self._taken(self.x, rows), self._taken(self.y, rows)
+        x, y = self._features(rows), self._taken(self.y, rows)
         real = jnp.tile(real, self.blocks)
         if self.weight is None and self.size * self.per_epoch == self.x.shape[0]:
             return step(state, x, y, **options)
@@ -110,6 +126,13 @@ class Batches(NamedTuple):
         empty = jnp.sum(weight) == 0
         new, metrics = step(state, x, y, sample_weight=jnp.where(empty, 1, weight), **options)
         return jax.tree.map(lambda old, new: jnp.where(empty, old, new), state, new), metrics
+
+    def _features(self, rows: jax.Array) -> Any:
+        """The features of these rows."""
+        if self.starts is None:
+            return self._taken(self.x, rows)
+        first = self.length * jnp.arange(self.blocks, dtype=rows.dtype)
+        return self.starts.take((rows + first[:, None]).reshape(-1))
 
     def _taken(self, values: jax.Array, rows: jax.Array) -> jax.Array:
         """The values of these rows. Each block takes its own, so that no row leaves the device that holds the block."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray, at_least_float32, check_within_range
+from jaxhinge._base.sparse import csr_of, is_sparse
 from jaxhinge._base.values import (
     check_binary_targets,
     check_class_labels,
@@ -24,6 +25,7 @@ from jaxhinge._base.values import (
     host_real,
 )
 from jaxhinge._objective.objective import LinearParams
+from jaxhinge._objective.sparse import bcoo_of
 from jaxhinge._train.epochs import TrainingProblem
 from jaxhinge.losses._families import BINARY, MULTICLASS, REGRESSION, unwrapped
 
@@ -37,25 +39,35 @@ def fit_problem(
     l2 = check_number("l2", l2, meaning=_NOT_NEGATIVE, valid=lambda value: value >= 0)
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function such as jaxhinge.losses.hinge_loss; got {loss_fn!r}.")
-    x = host_real("x", x)
-    check_features("x", x)
-    x = cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
+    x = _features(x)
     dtype = at_least_float32(x.dtype)
     check_within_range("l2", l2, dtype)
     weight = None
     if sample_weight is not None:
         weight = host_real("sample_weight", sample_weight).astype(float)
-        check_sample_weight("sample_weight", weight, len(x))
+        check_sample_weight("sample_weight", weight, x.shape[0])
         # Only ratios of weights matter. With a largest of 1, no weight overflows in the dtype of the run.
         weight = (weight / weight.max()).astype(dtype)
     y = host_array("y", y)
-    check_rows("y", y, len(x))
+    check_rows("y", y, x.shape[0])
     if jnp.issubdtype(y.dtype, jnp.complexfloating):
         raise TypeError(f"y must be targets or labels, which are real; got {y.dtype}. Take y.real.")
     y, classes = _targets(y, weight, unwrapped(loss_fn), num_classes)
     y = y.astype(np.int32) if classes else cast("y", y, dtype)
     spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in REGRESSION else 1.0
     return TrainingProblem(x, y, weight, spread or 1.0, l2, [], None, None, None, None, None), classes
+
+
+def _features(x: Any) -> Any:
+    """Checked features in the dtype of the run: an array of NumPy, or a BCOO."""
+    if is_sparse(x):
+        x = csr_of("x", x)
+        check_finite("x", x)
+        x.data = cast("x", x.data, x.dtype)
+        return bcoo_of(x)
+    x = host_real("x", x)
+    check_features("x", x)
+    return cast("x", x, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype(float))
 
 
 def _targets(

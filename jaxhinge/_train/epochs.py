@@ -26,6 +26,7 @@ class Settings(NamedTuple):
       regularize_bias: Whether the bias counts in the norm.
       averaging: Whether iterates are averaged.
       history_size: The length of `Carry.history`, at least the number of epochs.
+      capacity: Of sparse rows, how many stored numbers a batch may have.
     """
 
     structure: Static
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     regularize_bias: bool
     averaging: bool
     history_size: int
+    capacity: int | None = None
 
 
 class TrainingProblem(NamedTuple):
@@ -149,7 +151,7 @@ def run_epochs(
 
 def _parts(settings: Settings, problem: TrainingProblem) -> tuple[Any, Any, Any, Batches]:
     optimizer, loss_fn, loss_options = join(settings.structure, problem.numbers)
-    batches = Batches.of(problem.x, problem.y, problem.weight, settings.batch_size)
+    batches = Batches.of(problem.x, problem.y, problem.weight, settings.batch_size, capacity=settings.capacity)
     if optimizer is None:
         scale = feature_scale(batches.x, batches.weight)
         optimizer = default_optimizer(scale, problem.target_scale, problem.epochs * batches.per_epoch)

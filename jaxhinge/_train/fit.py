@@ -18,12 +18,14 @@ from jaxhinge._base.arrays import NDArray, flag, random_key
 from jaxhinge._base.checkpoint import Checkpoints
 from jaxhinge._base.interrupts import OnInterrupt, check_on_interrupt
 from jaxhinge._base.sources import is_mapped
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import check_number, check_outside_jit, host_integer
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.gap import duality_gap
 from jaxhinge._train.data import first_key, fit_problem, given_params, origin_of
 from jaxhinge._train.epochs import Settings
 from jaxhinge._train.run import Host, as_checkpoints, run, run_facts
+from jaxhinge._train.sparse import batch_capacity
 from jaxhinge._train.static import freeze, split
 from jaxhinge._train.step import Optimizer
 from jaxhinge._train.stream import NEEDS_VALUES, Options, fit_stream, mapped_source, outside_source
@@ -107,8 +109,8 @@ def fit(
     reads, checks and pads batches while the device works, and batches of different sizes share one compiled step.
 
     Args:
-      x: Features `(n, d)`: a NumPy or JAX array, lists, a data frame, a memory-mapped file. Finite numbers. Or, without
-        `y`, batches.
+      x: Features `(n, d)`: a NumPy or JAX array, lists, a data frame, a memory-mapped file, or sparse ones of SciPy or
+        JAX, of which nothing is made dense. Finite numbers. Or, without `y`, batches.
       y: `(n,)`: -1 and +1; labels `0..k-1` for the multiclass losses; real targets for the
         regression losses.
       l2: The strength of regularisation, one number, at least 0.
@@ -195,10 +197,11 @@ def fit(
         patience=host_integer("patience", patience, at_least=1),
     )
     origin = origin_of(problem, classes, loss_fn) if params is None else given_params(params, problem, classes)
-    size = _batch_size(len(problem.x)) if batch_size is None else batch_size
+    size = _batch_size(problem.x.shape[0]) if batch_size is None else batch_size
     size = host_integer("batch_size", size, at_least=1, at_most=sys.maxsize)
     structure, numbers = split(value)
-    settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs))
+    capacity = batch_capacity(problem.x, size) if is_sparse(problem.x) else None
+    settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs), capacity)
     given = origin if params is not None else None
     facts = functools.partial(run_facts, value, settings, problem, given)
     host = Host(progress if progress is None else flag("progress", progress), checkpoints, facts, on_interrupt)

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from jaxhinge._base.arrays import at_least_float32
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.step import Optimizer
 
@@ -55,13 +56,22 @@ class _State(NamedTuple):
     root: jax.Array
 
 
-def feature_scale(x: jax.Array, weight: jax.Array | None) -> FeatureScale:
-    """Weighted mean and standard deviation of the features `(n, d)`."""
+def feature_scale(x: Any, weight: jax.Array | None) -> FeatureScale:
+    """Weighted mean and standard deviation of the features `(n, d)`, which may be a BCOO without duplicates."""
     x = x.astype(at_least_float32(x.dtype))
-    weight = jnp.ones(len(x), x.dtype) if weight is None else weight.astype(x.dtype)
+    weight = jnp.ones(x.shape[0], x.dtype) if weight is None else weight.astype(x.dtype)
     share = weight / jnp.sum(weight)
-    mean = share @ x
-    variance = share @ (x - mean[None]) ** 2
+    if is_sparse(x):
+        rows, columns = x.indices[:, 0], x.indices[:, 1]
+        none, stored = jnp.zeros(x.shape[1], x.dtype), share.at[rows].get(mode="fill", fill_value=0)
+        mean = none.at[columns].add(stored * x.data, mode="drop")
+        squares = stored * (x.data - mean.at[columns].get(mode="fill", fill_value=0)) ** 2
+        # What is not stored is 0, and as far from the mean as the mean is large.
+        absent = jnp.maximum(0, 1 - none.at[columns].add(stored, mode="drop"))
+        variance = none.at[columns].add(squares, mode="drop") + absent * mean**2
+    else:
+        mean = share @ x
+        variance = share @ (x - mean[None]) ** 2
     # The computed spread of a constant feature is rounding, some eps times its mean. Divided by it,
     # the feature would be noise.
     eps = float(np.finfo(np.dtype(x.dtype)).eps)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from jaxhinge._base.checkpoint import Checkpoints
 from jaxhinge._base.interrupts import OnInterrupt, computed
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.epochs import Carry, Settings, TrainingProblem, begun, run_epochs, start, unbegun
 from jaxhinge._train.static import describe
@@ -146,7 +147,7 @@ def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: 
     """
     optimizer, loss_fn, loss_options = value
     return {
-        "x": describe(problem.x),
+        "x": describe((problem.x.data, problem.x.indices, problem.x.shape) if is_sparse(problem.x) else problem.x),
         "y": describe(problem.y),
         "sample_weight": describe(problem.weight),
         "params": describe(params),

@@ -12,10 +12,12 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import as_array, random_key
+from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import host_integer
 from jaxhinge._objective.objective import check_targets, loss
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
 from jaxhinge._train.batches import Batches, running_mean
+from jaxhinge._train.sparse import sparse_rows
 from jaxhinge.losses import hinge_loss
 
 Objective = Callable[..., jax.Array]
@@ -132,7 +134,7 @@ def make_train_step(
 
 def train(
     params: Any,
-    x: ArrayLike,
+    x: Any,
     y: ArrayLike,
     *,
     optimizer: Optimizer,
@@ -162,7 +164,9 @@ def train(
 
     Args:
       params: Where to start: any pytree that `objective` takes.
-      x: `(n, ...)`, one example per row.
+      x: `(n, ...)`, one example per row. Sparse features `(n, d)`, of SciPy or a BCOO, come to `objective` as a BCOO of
+        the rows of a batch. Where `x` is an argument of a traced function, the rows may be of any length, and every
+        batch has room for all numbers: close over `x` instead.
       y: `(n, ...)`, in the same order.
       optimizer: Any optax optimizer, schedules included.
       num_steps: The number of steps, `ceil(n / batch_size)` of them to an epoch.
@@ -209,7 +213,7 @@ def train(
         )  # fmt: skip
     if objective is loss:
         check_targets(options.get("loss_fn", hinge_loss), y)
-    x, y = as_array("x", x), as_array("y", y)
+    x, y = sparse_rows(x) if is_sparse(x) else as_array("x", x), as_array("y", y)
     num_steps = host_integer("num_steps", num_steps, at_least=1)
     batches = Batches.of(x, y, sample_weight, batch_size, blocks)
     init, step = make_train_step(optimizer, objective)

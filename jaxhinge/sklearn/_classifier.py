@@ -19,9 +19,9 @@ from jaxhinge.sklearn._common import (
     Intercept,
     Signposts,
     check_options,
-    dense,
     is_free,
     l2_of,
+    rows_of,
     solve_exactly,
     warn_unless_converged,
 )
@@ -52,16 +52,15 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
     fit_intercept: Intercept
     tol: float
     max_iter: int
-    memory_budget: float
+    memory_budget: float | Literal["deprecated"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
 
-    def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[NDArray, NDArray, NDArray]:
-        """Dense float64 features, labels 0..k-1 and sample weights, checked; sets `classes_`."""
-        check_options(self)
+    def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, NDArray, NDArray]:
+        """Float64 features, in an array or a CSR array, labels 0..k-1 and sample weights, checked; sets `classes_`."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -77,7 +76,7 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
             raise ValueError(
                 f"All rows of the classes {self.classes_[~counted].tolist()} have weight 0. Leave those rows out."
             )
-        return dense(X, self.memory_budget), labels, weight
+        return rows_of(X), labels, weight
 
     def _class_weighted(self, labels: NDArray, weight: NDArray) -> NDArray:
         """The sample weights times the weights of the classes; "balanced" counts rows by their weights."""
@@ -194,8 +193,8 @@ class HingeClassifier(HingeClassifierBase):
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
         Stop after this many steps.
-    memory_budget : float, default=4e9
-        How many bytes, about, the solver may take for sparse features, which are made dense.
+    memory_budget : "deprecated"
+        Does nothing: sparse features are no longer made dense. Version 0.3 drops it.
 
     Attributes
     ----------
@@ -249,7 +248,7 @@ class HingeClassifier(HingeClassifierBase):
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
         max_iter: int = 200,
-        memory_budget: float = 4e9,
+        memory_budget: float | Literal["deprecated"] = "deprecated",
     ) -> None:
         self.C = C
         self.l2 = l2
@@ -282,8 +281,9 @@ class HingeClassifier(HingeClassifierBase):
         ------
         ValueError
             For what `jaxhinge.solve` refuses, both of `C` and `l2`, a joint machine with `loss="squared_hinge"`, a
-            class without weight, a key of `class_weight` that is no class, and sparse features beyond `memory_budget`.
+            class without weight, and a key of `class_weight` that is no class.
         """
+        check_options(self)
         check_multi_class(self.multi_class, self.loss)
         x, labels, weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, weight)

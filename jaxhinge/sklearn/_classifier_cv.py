@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.model_selection import check_cv
@@ -18,7 +18,7 @@ from jaxhinge._sweep.grid import Grid
 from jaxhinge._sweep.scores import check_held_out
 from jaxhinge._sweep.sweep import Select, check_select, chosen_strength
 from jaxhinge.sklearn._classifier import ClassWeight, HingeClassifierBase
-from jaxhinge.sklearn._common import Intercept, check_C, warn_unless_converged
+from jaxhinge.sklearn._common import Intercept, check_C, check_options, warn_unless_converged
 from jaxhinge.sklearn._cross_validation import scorer_of, solve_folds, warn_of_folds
 from jaxhinge.sklearn._multiclass import (
     MultiClass,
@@ -78,8 +78,8 @@ class HingeClassifierCV(HingeClassifierBase):
         features, 1e-4 is enough: it changes their scores by less than the choice of the folds.
     max_iter : int, default=200
         Stop each problem after this many steps.
-    memory_budget : float, default=4e9
-        How many bytes, about, the solver may take; sparse features are made dense.
+    memory_budget : "deprecated"
+        Does nothing: sparse features are no longer made dense. Version 0.3 drops it.
     verbose : int, default=0
         Whether to draw a progress bar.
 
@@ -155,7 +155,7 @@ class HingeClassifierCV(HingeClassifierBase):
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
         max_iter: int = 200,
-        memory_budget: float = 4e9,
+        memory_budget: float | Literal["deprecated"] = "deprecated",
         verbose: int = 0,
     ) -> None:
         self.Cs = Cs
@@ -196,9 +196,9 @@ class HingeClassifierCV(HingeClassifierBase):
         ------
         ValueError
             For what `HingeClassifier` and `jaxhinge.sweep` refuse, before any work starts: a fold that trains without
-            a class, a `C` that is not above 0, data beyond `memory_budget`; with `probability=True`, folds that never
-            hold a class out.
+            a class, a `C` that is not above 0; with `probability=True`, folds that never hold a class out.
         """
+        check_options(self)
         check_multi_class(self.multi_class, self.loss)
         x, labels, score_weight = self._rows(X, y, sample_weight)
         weight = self._class_weighted(labels, score_weight)

@@ -12,12 +12,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxhinge._base.arrays import NDArray, flag
+from jaxhinge._base.arrays import flag
 from jaxhinge._base.values import check_number
 from jaxhinge._methods.problem import Status
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.binary import Solution
-from jaxhinge._solve.polish import Hinges, Polished, polish
+from jaxhinge._solve.polish import Hinges, Polished, polish, with_middle_bias
 
 Intercept = bool | Literal["regularized"]
 
@@ -27,8 +27,8 @@ _ROUGH = 1e-4
 FINE = 1e-2
 # Problems of at most so many rows and features are solved to the tolerance of the estimator in every fold, too.
 _FEW_ROWS, _FEW_FEATURES = 512, 32
-# The solver and its caller hold so many copies of the features, in numbers of 8 bytes.
-_COPIES = 3
+# The `memory_budget` of version 0.1, which unpickled estimators still have.
+_OLD_BUDGET = 4e9
 
 _ADVICE = {
     Status.STEP_LIMIT: "Raise max_iter, or accept the gap with a larger tol.",
@@ -41,7 +41,6 @@ _ADVICE = {
 _LIMITS = (
     ("tol", Real, 0, np.inf),
     ("max_iter", Integral, 1, 2**31 - 1),
-    ("memory_budget", Real, 0, np.inf),
     ("epsilon", Real, 0, np.inf),
     ("verbose", Integral, 0, np.inf),
 )
@@ -103,6 +102,14 @@ def check_options(estimator: Any) -> None:
             raise ValueError(f"{wanted}{f' and at most {most}' if most < np.inf else ''}; got {value!r}.")
     for name in ("refit", "probability"):
         flag(name, getattr(estimator, name, False))
+    if estimator.memory_budget not in ("deprecated", _OLD_BUDGET):
+        warnings.warn(
+            f"memory_budget={estimator.memory_budget!r} does nothing: it bounded what sparse features may take when "
+            "made dense, and they are solved as they are now. Leave it out: version 0.3 drops it.",
+            DeprecationWarning,
+            # The warning points past this function and `fit` to the caller of `fit`.
+            stacklevel=3,
+        )
 
 
 def is_free(fit_intercept: Intercept) -> bool:
@@ -110,21 +117,12 @@ def is_free(fit_intercept: Intercept) -> bool:
     return isinstance(fit_intercept, (bool, np.bool_)) and bool(fit_intercept)
 
 
-def dense(x: Any, memory_budget: float) -> NDArray:
-    """Features as a dense array: the solver takes no other, so that sparse ones must fit in memory."""
-    if not sparse.issparse(x):
-        return np.asarray(x)
-    size = _COPIES * 8 * x.shape[0] * x.shape[1]
-    if size > memory_budget:
-        raise ValueError(
-            f"X is sparse, {x.shape[0]} x {x.shape[1]}. The solver takes dense rows, about {size / 1e9:.3g} GB with "
-            f"its own copies, and memory_budget is {memory_budget / 1e9:.3g} GB. Keep fewer features (SelectKBest, "
-            "TruncatedSVD, HashingVectorizer(n_features=...)), or raise memory_budget."
-        )
-    return np.asarray(x.toarray())
+def rows_of(x: Any) -> Any:
+    """Checked features as the solver takes them: an array, or a CSR array where they are sparse."""
+    return sparse.csr_array(x) if sparse.issparse(x) else np.asarray(x)
 
 
-def is_small(x: NDArray) -> bool:
+def is_small(x: Any) -> bool:
     """Whether a problem with these rows is so small that more digits cost nothing."""
     n, d = x.shape
     return bool(n <= _FEW_ROWS and d <= _FEW_FEATURES)
@@ -135,17 +133,22 @@ def solve_exactly(
 ) -> Solution:
     """Solve roughly and polish; where that does not settle it, solve finely, from there, and polish again.
 
+    Sparse rows are solved to `tol` at once: the decompositions of the polish would make them dense.
+
     Args:
       solve_to: From a tolerance and a solution to start from to a solution.
       hinges: The problem.
       fit_intercept: As for `jaxhinge.solve`.
       tol: The relative gap that is wanted.
     """
+    if sparse.issparse(hinges.x):
+        found = solve_to(tol, None)
+        return with_middle_bias(hinges, found) if is_free(fit_intercept) and not hinges.squared else found
     rough = solve_to(max(tol, _ROUGH), None)
-    found = _polished(hinges, rough, fit_intercept, tol)
-    converged = found.solution.status == Status.CONVERGED and (found.active_set_identified or tol >= _ROUGH)
-    if converged or found.solution.status == Status.STEP_LIMIT:
-        return found.solution
+    polished = _polished(hinges, rough, fit_intercept, tol)
+    converged = polished.solution.status == Status.CONVERGED and (polished.active_set_identified or tol >= _ROUGH)
+    if converged or polished.solution.status == Status.STEP_LIMIT:
+        return polished.solution
     steps = rough.steps
     # A start from the rough solution may end with rows on the margin to the last digit; one from 0 ends inside of it.
     for init in (rough, None):

@@ -60,7 +60,7 @@ def solve_folds(
     signs = signs_of(model, labels)
     count, folds = len(signs), len(train)
     config = replace(config_of(model.loss, model.fit_intercept, "auto"), dtype=jnp.float64)
-    options = Options(_fold_tol(model, x), model.max_iter, model.memory_budget, progress, "raise")
+    options = Options(_fold_tol(model, x), model.max_iter, None, progress, "raise")
     problems = Problems(x, signs, np.tile(weight, (count, 1)))
     grid, _ = Solver(config, problems, count * folds, options).grid(train, binary_share(model) * l2)
     if is_free(model.fit_intercept) and model.loss == "hinge":
@@ -70,10 +70,10 @@ def solve_folds(
 
 @one_blas_thread()
 def _middle_biases(w: NDArray, x: NDArray, signs: NDArray, weight: NDArray, train: NDArray) -> NDArray:
-    biases, ones = np.empty(w.shape[:-1]), np.ones(len(x))
+    biases, ones = np.empty(w.shape[:-1]), np.ones(x.shape[0])
     masks = [rows & (weight > 0) for rows in train]
     for row, strength in enumerate(w):
-        scores = np.tensordot(strength, x, axes=(2, 1))
+        scores = (x @ strength.reshape(-1, x.shape[1]).T).T.reshape(*strength.shape[:-1], -1)
         for problem, fold in np.ndindex(scores.shape[:2]):
             rows = masks[fold]
             biases[row, problem, fold] = middle_bias(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import logsumexp
 
 from jaxhinge._base.arrays import NDArray
@@ -73,13 +76,18 @@ def fit_sigmoid(scores: NDArray, positive: NDArray, weight: NDArray, noise: floa
     return float(-slope / scale), float(slope * mean / scale - offset)
 
 
-def score_noise(x: NDArray, gap: NDArray, l2: float) -> NDArray:
+def score_noise(x: Any, gap: NDArray, l2: float) -> NDArray:
     """About how far scores may be from those of the optimum, for solutions with these gaps and strengths.
 
     The objective is strongly convex: weights whose objective is `gap` above the smallest are within `sqrt(2 gap / l2)`
     of the optimal ones. In a random direction this moves a score by so much, times the spread of a feature.
     """
-    spread = float(np.sqrt(np.mean(np.var(x, axis=0))))
+    if issparse(x):
+        mean = np.asarray(x.mean(axis=0))
+        variance = max(0.0, float(x.data @ x.data) / x.shape[0] - float(mean @ mean)) / x.shape[1]
+    else:
+        variance = float(np.mean(np.var(x, axis=0)))
+    spread = np.sqrt(variance)
     return np.asarray(spread * np.sqrt(2 * gap / l2))
 
 

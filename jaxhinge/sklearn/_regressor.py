@@ -18,9 +18,9 @@ from jaxhinge.sklearn._common import (
     Intercept,
     Signposts,
     check_options,
-    dense,
     is_free,
     l2_of,
+    rows_of,
     solve_exactly,
     warn_unless_converged,
 )
@@ -55,8 +55,8 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
         Stop after this many steps.
-    memory_budget : float, default=4e9
-        How many bytes, about, the solver may take for sparse features, which are made dense.
+    memory_budget : "deprecated"
+        Does nothing: sparse features are no longer made dense. Version 0.3 drops it.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         fit_intercept: Intercept = True,
         tol: float = 1e-8,
         max_iter: int = 200,
-        memory_budget: float = 4e9,
+        memory_budget: float | Literal["deprecated"] = "deprecated",
     ) -> None:
         self.C = C
         self.l2 = l2
@@ -139,8 +139,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         Raises
         ------
         ValueError
-            For what `jaxhinge.solve_regression` refuses, both of `C` and `l2`, and sparse features beyond
-            `memory_budget`.
+            For what `jaxhinge.solve_regression` refuses, and both of `C` and `l2`.
         """
         if self.loss not in _LOSSES:
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
@@ -150,7 +149,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         check_sample_weight("sample_weight", weight, len(weight))
         l2 = l2_of(self.C, self.l2, weight.sum())
-        solution = self._solve(dense(X, self.memory_budget), np.asarray(y, np.float64), weight, l2)
+        solution = self._solve(rows_of(X), np.asarray(y, np.float64), weight, l2)
         self.coef_, self.intercept_ = solution.params.w, float(solution.params.b)
         self.n_iter_, self.dual_gap_, self.l2_ = int(solution.steps), float(solution.gap), l2
         warn_unless_converged(self, [solution], self.tol)
@@ -173,7 +172,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         return np.asarray(safe_sparse_dot(X, self.coef_, dense_output=True) + self.intercept_)
 
-    def _solve(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
+    def _solve(self, x: Any, y: NDArray, weight: NDArray, l2: float) -> Solution:
         squared = self.loss == _LOSSES[1]
 
         def solve_to(tol: float, init: Solution | None) -> Solution:
@@ -194,7 +193,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         # Each row has two hinges: one for a target above the tube and one for a target below it.
         sign = np.tile([1.0, -1.0], len(y))
         hinges = Hinges(
-            x=np.repeat(x, 2, axis=0),
+            x=x[np.repeat(np.arange(len(y)), 2)],
             sign=sign,
             required=sign * np.repeat(y, 2) - self.epsilon,
             c=np.repeat(weight / weight.sum(), 2),

@@ -13,11 +13,13 @@ from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -381,14 +383,59 @@ def test_estimators_that_older_versions_pickled_have_the_new_parameters(estimato
 
 
 @pytest.mark.parametrize("estimator", ALL)
-def test_sparse_features_are_those_made_dense(estimator):
+def test_sparse_features_give_the_answers_of_dense_ones(estimator):
     x = X * (np.abs(X) > 0.5)
     y = target(estimator())
     dense, thin = estimator().fit(x, y), estimator().fit(sparse.csr_array(x), y)
-    np.testing.assert_array_equal(dense.coef_, thin.coef_)
-    np.testing.assert_allclose(dense.predict(x), thin.predict(sparse.csc_array(x)))
-    with pytest.raises(ValueError, match=r"X is sparse, 60 x 4.* memory_budget is 1e-06 GB.*TruncatedSVD"):
-        estimator(memory_budget=1000).fit(sparse.csr_array(x), y)
+    # Weights are within sqrt(2 gap / l2) of the optimal ones.
+    np.testing.assert_allclose(dense.coef_, thin.coef_, atol=2 * np.sqrt(2 * thin.dual_gap_ / thin.l2_) + 1e-9)
+    np.testing.assert_allclose(dense.predict(x), thin.predict(sparse.csc_array(x)), rtol=1e-4)
+    np.testing.assert_array_equal(thin.coef_, estimator().fit(sparse.coo_matrix(x), y).coef_)
+
+
+@pytest.mark.parametrize("multi_class", ["ovr", "crammer_singer", "weston_watkins"])
+def test_classes_of_sparse_features_are_searched_with_probabilities(multi_class):
+    key = np.random.default_rng(3)
+    x = sparse.random_array((90, 200), density=0.1, rng=key, format="csr")
+    y = np.asarray(x @ key.normal(size=(200, 3))).argmax(axis=1)
+    options = {"Cs": [1.0, 100.0], "cv": 3, "multi_class": multi_class, "probability": True}
+    thin = HingeClassifierCV(**options).fit(x, y)
+    dense = HingeClassifierCV(**options).fit(x.toarray(), y)
+    np.testing.assert_allclose(thin.scores_, dense.scores_, atol=2 / 30)
+    np.testing.assert_allclose(thin.decision_function(x), dense.decision_function(x.toarray()), atol=2e-3)
+    np.testing.assert_allclose(thin.predict_proba(x), dense.predict_proba(x.toarray()), atol=0.02)
+    assert thin.C_ == dense.C_
+    assert thin.dual_gap_ < 1e-6
+
+
+def test_text_and_categories_come_through_a_pipeline():
+    words = [
+        "cheap pills now",
+        "meet me at noon",
+        "cheap watches",
+        "lunch at noon",
+        "pills and watches",
+        "see you at lunch",
+    ]
+    y = np.array([1, 0, 1, 0, 1, 0])
+    text = make_pipeline(TfidfVectorizer(), HingeClassifier(C=10)).fit(words, y)
+    np.testing.assert_array_equal(text.predict(words), y)
+    frame = pd.DataFrame({"words": words, "day": list("abacab"), "size": np.arange(6.0)})
+    columns = ColumnTransformer(
+        [("text", TfidfVectorizer(), "words"), ("day", OneHotEncoder(), ["day"]), ("size", "passthrough", ["size"])],
+        sparse_threshold=1.0,
+    )
+    mixed = make_pipeline(columns, HingeClassifier(C=10)).fit(frame, y)
+    assert sparse.issparse(columns.transform(frame))
+    np.testing.assert_array_equal(mixed.predict(frame), y)
+
+
+@pytest.mark.parametrize("estimator", ALL)
+def test_memory_budget_is_taken_and_warned_of(estimator):
+    with pytest.warns(DeprecationWarning, match=r"memory_budget=1000 does nothing: .*version 0.3 drops it") as seen:
+        model = estimator(memory_budget=1000).fit(X, target(estimator()))
+    assert [warning.filename for warning in seen] == [__file__]
+    np.testing.assert_array_equal(model.coef_, estimator().fit(X, target(estimator())).coef_)
 
 
 def test_many_small_shapes_compile_once(compilations):
@@ -451,7 +498,6 @@ def test_steps_that_do_not_suffice_are_warned_of_with_numbers(estimator):
         (HingeClassifierCV(select="best"), 'select must be "mean" or "one_standard_error"'),
         (HingeClassifierCV(scoring="best"), "best"),
         (HingeClassifierCV(cv=[(np.flatnonzero(Y == 0), np.flatnonzero(Y == 1))]), "none of them of class 1"),
-        (HingeClassifierCV(memory_budget=1000.0), "raise it, or take fewer rows"),
     ],
     ids=str,
 )
