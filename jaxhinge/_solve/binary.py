@@ -123,7 +123,8 @@ def solve(
     dual point is computed for every row, and both values in float64, for exactly what is returned.
 
     Args:
-      x: Features `(n, d)`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
+      x: Features `(n, d)`. Sparse ones, of SciPy or a BCOO, stay sparse: they are solved on the host, and refused under
+        a trace. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
         (valid where no row changes sides: rows on the margin have `0 < dual_i < c_i`, and a free bias has such a
         row; elsewhere the limit along the central path comes back), the two values by the envelope theorem, and the
         same again for derivatives of higher order. `dual`, `gap`, `steps` and `status` carry no derivative, nor does

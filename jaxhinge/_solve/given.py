@@ -161,6 +161,12 @@ def host_features(name: str, x: Any) -> Any:
 
 def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:
     """Features and weights whose shapes fit, float32 at least."""
+    if is_sparse(x):
+        raise TypeError(
+            f"x is a sparse {type(x).__name__} inside jit, vmap or grad, where the solvers take dense rows only: they "
+            "solve sparse rows on the host. Call them outside with x as it is; jaxhinge.loss and train take sparse "
+            "rows inside."
+        )
     x = feature_array("x", x)
     check_feature_shape("x", x)
     x = x.astype(at_least_float32(x.dtype))

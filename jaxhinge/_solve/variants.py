@@ -56,7 +56,7 @@ def solve_regression(
     (the loss squared with `squared=True`): `jaxhinge.loss` with `loss_fn=losses.epsilon_insensitive_loss`.
 
     Args:
-      x: Features `(n, d)`. Differentiable as for `solve`, and so are `y`, `epsilon`, `l2` and `sample_weight`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `y`, `epsilon`, `l2` and `sample_weight`.
         A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed as for `solve`.
       y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
@@ -122,7 +122,7 @@ def solve_quantile(
     which is `jaxhinge.loss` with `loss_fn=losses.pinball_loss`.
 
     Args:
-      x: Features `(n, d)`. Differentiable as for `solve`, and so are `y`, `quantile`, `l2` and `sample_weight`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `y`, `quantile`, `l2` and `sample_weight`.
         A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed as for `solve`.
       y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
@@ -184,7 +184,7 @@ def solve_ranking(
     for pairs in which row `i_m` is preferred to row `j_m`. A bias would cancel; `params.b` is 0.
 
     Args:
-      x: Features `(n, d)`. Differentiable as for `solve`, and so are `l2` and `sample_weight`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `l2` and `sample_weight`.
       pairs: Integers `(m, 2)`: the preferred row, the other row.
       l2: The strength of regularisation, above 0.
       sample_weight: `(m,)`, one for each pair, not negative, not all 0.
@@ -259,7 +259,7 @@ def solve_one_class(
     `predict` is +1 for what resembles `x`.
 
     Args:
-      x: Features `(n, d)`. Differentiable as for `solve`, and so are `l2`, `nu` and `sample_weight`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `l2`, `nu` and `sample_weight`.
       nu: The fraction of outliers, strictly between 0 and 1.
       l2: The strength of regularisation, above 0. It only scales the solution, by `1 / l2`.
       sample_weight: `(n,)`, not negative, not all 0.

@@ -60,7 +60,7 @@ def sweep(
     `path` and `solve` stream them.
 
     Args:
-      x: Features `(n, d)`.
+      x: Features `(n, d)`, dense or sparse.
       y: Targets -1 and +1, `(n,)`; or integer labels `0..k-1`, for one class against the rest; or columns of targets
         `(n, t)`, each a problem of its own.
       l2: The strengths of regularisation `(num_l2,)`, above 0.

@@ -80,7 +80,7 @@ class Batches(NamedTuple):
     @property
     def length(self) -> int:
         """Rows in a block."""
-        return self.x.shape[0] // self.blocks
+        return int(self.x.shape[0]) // self.blocks
 
     def shuffle(self, key: jax.Array) -> jax.Array:
         """The rows of each block in a random order, int32, from which the order of every epoch is made."""
