@@ -48,7 +48,8 @@ def duality_gap(
 
     Args:
       params: `(w, b)`, `w` `(d,)` and `b` `()`: of an optax run, of LIBLINEAR, of a colleague.
-      x: Features `(n, d)`, dense or sparse as for `solve`. A memory-mapped file, or blocks without `y`, are streamed as for `solve`.
+      x: Features `(n, d)`, dense or sparse as for `solve`. A memory-mapped file, or blocks without `y`, are streamed as
+        for `solve`.
       y: Targets -1 and +1, `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       dual: `(n,)`, for example of a `Solution`.

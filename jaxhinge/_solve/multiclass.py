@@ -93,11 +93,11 @@ def solve_multiclass(
     a mesh stay where they are for "one_vs_rest"; the other losses refuse them.
 
     Args:
-      x: Features `(n, d)`, dense or sparse as for `solve`. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
-        (valid where no row changes sides: no violation reaches 0 or the largest of its row, and no dual one of its
-        bounds), the two values by the envelope theorem. `dual`, `gap`, `steps` and `status` carry no derivative.
-        To be streamed: a memory-mapped file, or, without `labels`, blocks `(x, labels)` or `(x, labels,
-        sample_weight)`: a list, or a function that makes an iterator for each pass.
+      x: Features `(n, d)`, dense or sparse as for `solve`. Differentiable, and so are `l2` and `sample_weight`:
+        `params` by implicit differentiation (valid where no row changes sides: no violation reaches 0 or the largest of
+        its row, and no dual one of its bounds), the two values by the envelope theorem. `dual`, `gap`, `steps` and
+        `status` carry no derivative. To be streamed: a memory-mapped file, or, without `labels`, blocks `(x, labels)`
+        or `(x, labels, sample_weight)`: a list, or a function that makes an iterator for each pass.
       labels: Integers `0..k-1`, `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       loss: "crammer_singer", "weston_watkins" or "one_vs_rest".

@@ -56,8 +56,9 @@ def solve_regression(
     (the loss squared with `squared=True`): `jaxhinge.loss` with `loss_fn=losses.epsilon_insensitive_loss`.
 
     Args:
-      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `y`, `epsilon`, `l2` and `sample_weight`.
-        A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed as for `solve`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `y`, `epsilon`, `l2` and
+        `sample_weight`. A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed
+        as for `solve`.
       y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       epsilon: Half the width of the tube, at least 0.
@@ -122,8 +123,9 @@ def solve_quantile(
     which is `jaxhinge.loss` with `loss_fn=losses.pinball_loss`.
 
     Args:
-      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `y`, `quantile`, `l2` and `sample_weight`.
-        A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed as for `solve`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `y`, `quantile`, `l2` and
+        `sample_weight`. A memory-mapped file, or blocks `(x, y)` or `(x, y, sample_weight)` without `y`, are streamed
+        as for `solve`.
       y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       quantile: `q`, strictly between 0 and 1.
@@ -259,7 +261,8 @@ def solve_one_class(
     `predict` is +1 for what resembles `x`.
 
     Args:
-      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `l2`, `nu` and `sample_weight`.
+      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `l2`, `nu` and
+        `sample_weight`.
       nu: The fraction of outliers, strictly between 0 and 1.
       l2: The strength of regularisation, above 0. It only scales the solution, by `1 / l2`.
       sample_weight: `(n,)`, not negative, not all 0.

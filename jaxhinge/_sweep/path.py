@@ -64,8 +64,8 @@ def path(
     is solved to its own gap, which costs a few steps and does not accumulate errors along the way.
 
     Args:
-      x: Features `(n, d)`, dense or sparse. Rows on a mesh stay where they are. A memory-mapped file, or blocks without `y`, are
-        streamed as for `solve`.
+      x: Features `(n, d)`, dense or sparse. Rows on a mesh stay where they are. A memory-mapped file, or blocks without
+        `y`, are streamed as for `solve`.
       y: Targets -1 and +1, `(n,)`. None where `x` is blocks.
       l2: Strengths of regularisation `(num_l2,)`, above 0, in any order.
       sample_weight: `(n,)`, not negative, not all 0.

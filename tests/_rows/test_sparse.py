@@ -1,5 +1,6 @@
 """Sparse rows: the same answers as dense ones, from any format, with nothing made dense."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
