@@ -3,7 +3,8 @@
 Both minimise LIBLINEAR's objective with the bias in the norm: LinearSVC at its tol=1e-3, jaxhinge to a certified
 relative gap of 1e-3. How far above the optimum each ended is measured by a lower bound from a solve to 1e-6. The grid
 has 8 values of C and 3 folds; GridSearchCV has two jobs. The value and gradient of `loss` on a BCOO under `jit` is
-timed against SciPy's two products, and the largest problem is solved in a process of its own, whose peak memory is read.
+timed against SciPy's two products, and the largest problem is solved in a process of its own, whose peak memory is
+read.
 
     python experiments/bench_sparse.py                       # some minutes
     python experiments/bench_sparse.py --sets "text 1,200 x 5,000" --no-memory
