@@ -19,13 +19,13 @@ def text_like(n: int, d: int, mean_words: int, seed: int = 0) -> tuple[Any, NDAr
     chances = [np.cumsum(common * tilt**sign) / np.sum(common * tilt**sign) for sign in (-1, 1)]
     y = np.where(rng.random(n) < 0.4, 1, -1)
     lengths = np.maximum(5, rng.poisson(mean_words * rng.lognormal(-0.18, 0.6, n)))
-    row = np.repeat(np.arange(n), lengths)
+    row = np.repeat(np.arange(n, dtype=np.int32), lengths)
     # One word in four comes from the topic of the row, the others from anywhere.
     about = (rng.random(len(row)) < 0.25) * y[row]
     column = np.searchsorted(np.cumsum(common) / common.sum(), rng.random(len(row)))
     for sign, chance in zip((-1, 1), chances, strict=True):
         column[about == sign] = np.searchsorted(chance, rng.random(int(np.sum(about == sign))))
-    column = np.minimum(column, d - 1)
+    column = np.minimum(column, d - 1).astype(np.int32)
     counts = sparse.csr_array((np.ones(len(row)), (row, column)), shape=(n, d))
     counts.sum_duplicates()
     seen = np.bincount(counts.indices, minlength=d)
@@ -42,7 +42,8 @@ def one_hot(n: int, d: int, columns: int, seed: int = 0) -> tuple[Any, NDArray]:
     levels = d // columns
     level = np.minimum((levels * rng.random((n, columns)) ** 2).astype(int), levels - 1)
     index = level + levels * np.arange(columns)
-    x = sparse.csr_array((np.ones(n * columns), index.ravel(), np.arange(0, n * columns + 1, columns)), shape=(n, d))
+    starts = np.arange(0, n * columns + 1, columns, dtype=np.int32)
+    x = sparse.csr_array((np.ones(n * columns), index.ravel().astype(np.int32), starts), shape=(n, d))
     x.sort_indices()
     scores = x @ rng.normal(size=d)
     return x, np.where(scores + rng.normal(0, 2, n) > np.median(scores), 1, -1)

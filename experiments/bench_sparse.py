@@ -115,7 +115,7 @@ def grid(name: str, x: Any, y: Any) -> None:
 
     search()  # its two workers start once
     peer, theirs = timed(search, 1)
-    best = float(np.max(found.scores.mean(axis=1)))
+    best = float(np.max(found.val_score.mean(axis=1)))
     print(f"| {name} | {ours:.2f} s | {theirs:.2f} s | {ours / theirs:.2f} | {best:.4f} | {peer.best_score_:.4f} |")
 
 
