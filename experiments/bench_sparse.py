@@ -57,7 +57,7 @@ x, y = text_like(60_000, 400_000, 110)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = jh.solve(x, y, l2=1 / len(y), tol=1e-3, as_numpy=True)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(f"60,000 x 400,000, {x.nnz / 1e6:.1f} million numbers, C = 1: {found.status!r}, relative gap "
+print(f"60,000 x 400,000, {x.nnz / 1e6:.1f} million numbers, C = 1: {jh.Status(int(found.status)).name}, relative gap "
       f"{found.gap / found.primal_value:.1e}; peak memory {peak / 1e6:.2f} GB, {before / 1e6:.2f} GB before the solve")
 """
 
