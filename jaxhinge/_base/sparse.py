@@ -71,6 +71,9 @@ def _coo_of(name: str, x: Any) -> Any:
             "BCOO on one device."
         )
     data, indices = np.asarray(x.data), np.asarray(x.indices)
+    if jnp.issubdtype(data.dtype, jnp.floating) and data.dtype.itemsize < 4:
+        # SciPy knows no floats of 16 bits; float32 holds each of them exactly.
+        data = data.astype(np.float32)
     kept = (indices < np.asarray(x.shape)).all(axis=1)
     data, indices = (data, indices) if kept.all() else (data[kept], indices[kept])
     return sparse.coo_array((data, (indices[:, 0], indices[:, 1])), shape=x.shape)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.sparse import csr_of
+from jaxhinge._base.sparse import csr_of, is_bcoo
 from jaxhinge._objective.sparse import bcoo_of, sparse_features
 
 
@@ -35,6 +35,10 @@ class RowStarts(NamedTuple):
     def of(cls, x: Any, capacity: int) -> RowStarts:
         """The rows of a BCOO `(n, d)`. Its padding, which lies outside of its shape, comes last and is in no row."""
         data, rows, columns = x.data, x.indices[:, 0], x.indices[:, 1]
+        if not len(data):
+            # Nothing can be taken from an empty array, not even a default: a number outside of the shape stands in.
+            n, d = x.shape
+            data, rows, columns = jnp.zeros(1, data.dtype), jnp.full(1, n, rows.dtype), jnp.full(1, d, rows.dtype)
         if not x.indices_sorted:
             order = jnp.argsort(rows)
             data, rows, columns = data[order], rows[order], columns[order]
@@ -75,4 +79,5 @@ def sparse_rows(x: Any) -> Any:
     """Sparse features of `train`, of SciPy or of JAX, as a BCOO of floats; where they are not traced, in order."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)):
         return sparse_features("x", x, traced=True)
-    return bcoo_of(csr_of("x", x))
+    found = bcoo_of(csr_of("x", x))
+    return found.astype(x.dtype) if is_bcoo(x) and jnp.issubdtype(x.dtype, jnp.floating) else found

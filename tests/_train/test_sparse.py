@@ -98,3 +98,31 @@ def test_numbers_that_are_not_finite_are_named():
     x.data[0] = np.nan
     with pytest.raises(ValueError, match=r"x has NaN or infinity in 1 of .* the first at \(0, "):
         jh.fit(x, Y, l2=0.1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_narrow_floats_keep_their_dtype_and_give_the_steps_of_dense_rows(dtype):
+    seen = []
+
+    def objective(params, x, y, **options):
+        seen.append(x.dtype)
+        return jh.loss(params, x, y, **options)
+
+    rows = jnp.asarray(DENSE, dtype)
+    found, _ = trained(BCOO.fromdense(rows), batch_size=7, objective=objective)
+    assert set(seen) == {jnp.dtype(dtype)}
+    np.testing.assert_allclose(found.w, trained(rows, batch_size=7)[0].w, rtol=1e-3, atol=1e-5)
+    fitted = [jh.fit(x, Y, l2=0.1, epochs=2).gap for x in (BCOO.fromdense(rows), rows)]
+    # The steps are of float32, and add in another order.
+    np.testing.assert_allclose(*fitted, rtol=1e-4)
+    solved = jh.solve(BCOO.fromdense(rows), Y, l2=0.1, tol=1e-6)
+    np.testing.assert_allclose(solved.primal_value, jh.solve(rows, Y, l2=0.1, tol=1e-6).primal_value, rtol=1e-5)
+
+
+def test_rows_without_a_number_train_the_bias():
+    empty = sparse.csr_array((N, D), dtype=np.float32)
+    found, _ = trained(empty, batch_size=7)
+    expected, _ = trained(np.zeros((N, D), np.float32), batch_size=7)
+    np.testing.assert_array_equal(found.w, 0)
+    np.testing.assert_allclose(found.b, expected.b, rtol=1e-5)
+    assert np.isfinite(jh.fit(empty, Y, l2=0.1, epochs=2).history.loss).all()
