@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from _text_data import one_hot, text_like, wide
+from bench_solve import objective, run_linear_svc, timed
 from jax.experimental.sparse import BCOO
 from scipy import sparse
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -62,32 +62,11 @@ print(f"60,000 x 400,000, {x.nnz / 1e6:.1f} million numbers, C = 1: {jh.Status(i
 """
 
 
-def objective(w: Any, b: Any, x: Any, y: Any, l2: float) -> float:
-    return float(np.maximum(0, 1 - y * (x @ w + b)).mean() + l2 / 2 * (w @ w + b * b))
-
-
-def timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float]:
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = run()
-        times.append(time.perf_counter() - began)
-    return result, float(np.median(times))
-
-
-def linear_svc(x: Any, y: Any, cost: float) -> tuple[Any, float]:
-    model = LinearSVC(loss="hinge", C=cost, tol=1e-3, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(x, y)
-    return model.coef_[0], float(model.intercept_[0])
-
-
 def solves(name: str, x: Any, y: Any, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for cost in COSTS:
         l2, options = 1 / (cost * len(y)), {"fit_intercept": "regularized", "as_numpy": True}
-        peer, theirs = timed(lambda cost=cost: linear_svc(x, y, cost), repeats)
+        peer, theirs = timed(lambda cost=cost: run_linear_svc(x, y, cost, 1e-3, 1000), repeats)
         found, ours = timed(lambda l2=l2, o=options: jh.solve(x, y, l2=l2, tol=TOLERANCE, **o), repeats)
         bound = float(jh.solve(x, y, l2=l2, tol=1e-6, **options).dual_value)
         excess, of_peer = (objective(w, float(b), x, y, l2) / bound - 1 for w, b in (found.params, peer))

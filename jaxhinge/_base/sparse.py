@@ -54,10 +54,8 @@ def csr_of(name: str, x: Any) -> Any:
     return x.astype(wide, copy=False)
 
 
-def _coo_of(name: str, x: Any) -> Any:
-    """A sparse array of JAX as one of SciPy. What lies just outside of its shape is padding, in JAX."""
-    from scipy import sparse
-
+def check_bcoo(name: str, x: Any) -> None:
+    """Of JAX's sparse arrays a BCOO of rows, with nothing else before or behind its two dimensions."""
     if type(x).__name__ != "BCOO":
         raise TypeError(f"{name} is a {type(x).__name__}; of JAX's sparse arrays BCOO is known: {name}.to_bcoo().")
     if x.n_batch or x.n_dense or x.ndim != 2:
@@ -65,6 +63,13 @@ def _coo_of(name: str, x: Any) -> Any:
             f"{name} must be a BCOO of shape (n, d) without batch or dense dimensions; got shape {x.shape} with "
             f"n_batch={x.n_batch}, n_dense={x.n_dense}."
         )
+
+
+def _coo_of(name: str, x: Any) -> Any:
+    """A sparse array of JAX as one of SciPy. What lies just outside of its shape is padding, in JAX."""
+    from scipy import sparse
+
+    check_bcoo(name, x)
     if len(x.data.devices()) > 1:
         raise ValueError(
             f"{name} is a BCOO on a mesh, whose rows no solver divides. Give dense rows (jaxhinge.shard_rows), or a "

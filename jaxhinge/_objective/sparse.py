@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxhinge._base.arrays import at_least_float32
-from jaxhinge._base.sparse import csr_of, is_bcoo
+from jaxhinge._base.sparse import check_bcoo, csr_of, is_bcoo
 
 
 def sparse_features(name: str, x: Any, *, traced: bool) -> Any:
@@ -19,13 +19,7 @@ def sparse_features(name: str, x: Any, *, traced: bool) -> Any:
         return csr_of(name, x)
     if not is_bcoo(x):
         return bcoo_of(csr_of(name, x))
-    if type(x).__name__ != "BCOO":
-        raise TypeError(f"{name} is a {type(x).__name__}; of JAX's sparse arrays BCOO is known: {name}.to_bcoo().")
-    if x.n_batch or x.n_dense or x.ndim != 2:
-        raise ValueError(
-            f"{name} must be a BCOO of shape (n, d) without batch or dense dimensions; got shape {x.shape} with "
-            f"n_batch={x.n_batch}, n_dense={x.n_dense}."
-        )
+    check_bcoo(name, x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{name} must be real numbers; got a BCOO of dtype {x.dtype}.")
     if jnp.issubdtype(x.dtype, jnp.floating):
