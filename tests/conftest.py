@@ -6,10 +6,12 @@ Warnings are errors (see pyproject.toml). The fixtures leave every global JAX fl
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +34,15 @@ import jax
 import jax.monitoring
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests start dozens of processes. Where Python is told to keep no bytecode, each of them compiles the library's
+# megabyte of source again, and each worker every test.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Tracing makes hundreds of thousands of small objects that live as long as a program does. By default Python looks for
+# cycles among them after every 700, which is an eighth of the time of a test and more where many modules are loaded.
+gc.set_threshold(20_000, 10, 10)
 
 # A job in the background of a shell ignores Ctrl-C, and so would the tests of it and all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -59,6 +70,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the search for cycles need not walk over it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 _compiled: list[str] = []
 
 
@@ -76,6 +93,7 @@ def forgetful() -> Iterator[None]:
     yield
     if len(_compiled) > 1000:
         jax.clear_caches()
+        gc.collect()  # much of what they held lies in cycles
         _compiled.clear()
 
 
