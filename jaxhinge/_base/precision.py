@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.typing import DTypeLike
 
+from jaxhinge._base.arrays import Array
+
 Core = Callable[..., Any]
 
 
@@ -28,6 +30,21 @@ def eps(dtype: DTypeLike) -> float:
 def tiny(dtype: DTypeLike) -> float:
     """The smallest normal number of a floating dtype."""
     return float(jnp.finfo(dtype).tiny)  # type: ignore[no-untyped-call]
+
+
+def rounded_up(values: Array, dtype: DTypeLike) -> Array:
+    """Bounds from above, so much larger that rounding them to a narrower `dtype` makes none smaller than it was."""
+    return values + _lost(values, dtype)
+
+
+def rounded_down(values: Array, dtype: DTypeLike) -> Array:
+    """Bounds from below, so much smaller that rounding them to a narrower `dtype` makes none larger than it was."""
+    return values - _lost(values, dtype)
+
+
+def _lost(values: Array, dtype: DTypeLike) -> Array:
+    rounding = eps(dtype)
+    return (rounding if rounding > eps(values.dtype) else 0.0) * abs(values)
 
 
 def in_float64(core: Core, out_dtype: DTypeLike) -> Core:

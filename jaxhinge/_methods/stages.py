@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxhinge._base.arrays import Array
-from jaxhinge._base.precision import eps, tiny
+from jaxhinge._base.precision import eps, rounded_down, rounded_up, tiny
 from jaxhinge._methods.ascent import Ascent, ascend, ascent_start
 from jaxhinge._methods.certificate import (
     FLOOR,
@@ -83,7 +83,7 @@ def gap_of_rows(config: Config, improve: bool, rows: Rows, start: Start, tol: Ar
         zeros = certify(task.program, jnp.zeros_like(task.program.penalty), jnp.zeros_like(start.dual))
         alpha = _solved(config, task, _unsolved(zeros), tol, max_steps).best.alpha
     gap = gap_at(config, task, start, alpha)
-    return jnp.where(rows.valid, gap, jnp.full_like(gap, jnp.nan))
+    return jnp.where(rows.valid, rounded_up(gap, config.dtype), jnp.full_like(gap, jnp.nan))
 
 
 def gap_at(config: Config, task: Task, start: Start, alpha: Array) -> Array:
@@ -250,6 +250,7 @@ def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Arra
     primal = primal_value(program, shifted, violations)
     gap = gap_between(program, shifted, violations, alpha, adjoint)
     gap = xp.where(never_negative, xp.minimum(gap, primal), gap)
+    bound, gap = rounded_down(primal - gap, config.dtype), rounded_up(gap, config.dtype)
     floor = FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1)
     converged = gap <= tol * xp.maximum(abs(primal), floor)
     valid = rows.valid & xp.isfinite(primal) & xp.isfinite(gap)
@@ -261,7 +262,7 @@ def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Arra
     d = rows.xt.shape[0]
     b = xp.zeros_like(primal) if config.intercept == "none" else params[..., d]
     status = xp.where(valid, xp.where(converged, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
-    w, b, dual, primal, bound, gap = map(unless_refused, (params[..., :d], b, dual, primal, primal - gap, gap))
+    w, b, dual, primal, bound, gap = map(unless_refused, (params[..., :d], b, dual, primal, bound, gap))
     return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
 
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import float_array
 from jaxhinge._base.options import host_l2
-from jaxhinge._base.precision import in_float64
+from jaxhinge._base.precision import in_float64, rounded_up
 from jaxhinge._base.values import check_finite, host_real
 from jaxhinge._methods.host import gap_on_host
 from jaxhinge._methods.problem import Config, Start
@@ -123,7 +123,7 @@ def _gap_on_mesh(config: Config, rows: MeshRows, l2: Any, w: Any, b: Any, dual: 
 def _bound(gap: float, dtype: Any) -> jax.Array:
     # A bound beyond the caller's dtype is infinite there.
     with np.errstate(over="ignore"):
-        bound: jax.Array = jax.device_put(np.asarray(gap, dtype))
+        bound: jax.Array = jax.device_put(rounded_up(np.asarray(gap), dtype).astype(dtype))
         return bound
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray, scalar_like
+from jaxhinge._base.precision import eps
 from jaxhinge._base.progress import step_bar
 from jaxhinge._base.values import check_finite, is_on_accelerator
 from jaxhinge._methods.batch import Batch, problems_at_once, share, solve_batch
@@ -159,7 +160,9 @@ def combined(batch: Solution, known: Any, tol: Any, numpy: Any) -> Solution:
 
     (w, b), dual, primal, bound, gap, steps, status = jax.tree.map(lambda leaf: replaced(leaf, 0), batch)
     b = replaced(b, -1)
-    primal, bound, gap = numpy.sum(primal), numpy.sum(bound), numpy.sum(gap)
+    # As much as a sum of so many numbers, each of which may be rounded, may lose of the bounds.
+    lost = len(gap) * eps(gap.dtype)
+    primal, bound, gap = numpy.sum(primal), numpy.sum(bound - lost * abs(bound)), numpy.sum(gap + lost * gap)
     # The gap of the sum is what was asked for, whatever single problems reached.
     converged = numpy.all(status == Status.CONVERGED) | (gap <= tol * primal)
     limited = numpy.any(status == Status.STEP_LIMIT)

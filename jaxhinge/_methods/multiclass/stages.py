@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import Array
-from jaxhinge._base.precision import eps, tiny
+from jaxhinge._base.precision import eps, rounded_down, rounded_up, tiny
 from jaxhinge._methods.certificate import FLOOR
 from jaxhinge._methods.executor import choose, each, namespace
 from jaxhinge._methods.multiclass.ascent import ascend
@@ -286,6 +286,8 @@ def finish(config: Config, task: MulticlassTask, found: SolverState, tol: Array)
     useless = ~(dual_value(program, push, adjoint) >= 0)
     dual, push, adjoint = choose(useless, jax.tree.map(xp.zeros_like, (dual, push, adjoint)), (dual, push, adjoint))
     gap = xp.minimum(gap_between(program, shifted, scores, push, adjoint), primal)
+    # The bound is the gap below: the gap is smaller than the last digit of the values.
+    bound, gap = rounded_down(primal - gap, config.dtype), rounded_up(gap, config.dtype)
     converged = gap <= tol * xp.maximum(primal, FLOOR * xp.sum(program.c))
     valid = task.valid & xp.isfinite(primal) & xp.isfinite(gap)
 
@@ -295,8 +297,7 @@ def finish(config: Config, task: MulticlassTask, found: SolverState, tol: Array)
     otherwise = xp.where(found.limited, int(Status.STEP_LIMIT), int(Status.STALLED))
     status = xp.where(valid, xp.where(converged, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
     b = params[:, d] if params.shape[1] > d else xp.zeros_like(params[:, 0])
-    # The bound is the gap below: the gap is smaller than the last digit of the values.
-    w, b, dual, primal, bound, gap = map(unless_refused, (params[:, :d].T, b, dual.T, primal, primal - gap, gap))
+    w, b, dual, primal, bound, gap = map(unless_refused, (params[:, :d].T, b, dual.T, primal, bound, gap))
     return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
 
 

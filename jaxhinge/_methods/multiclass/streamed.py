@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.interrupts import OnInterrupt
+from jaxhinge._base.precision import rounded_down, rounded_up
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.certificate import FLOOR
 from jaxhinge._methods.multiclass.ascent import on_simplex
@@ -363,7 +364,8 @@ def _certified(task: StreamedClasses, progress: Progress, dtype: Any) -> Answer:
         # No objective is negative, which is what a dual of 0 proves.
         dual[...], gap = 0, primal
     b = rounded.params[:, d] if rounded.params.shape[1] > d else np.zeros(len(z))
-    value, lower, gap = map(np.dtype(dtype).type, (primal, primal - gap, gap))
+    bounds = rounded_down(np.float64(primal - gap), dtype), rounded_up(np.float64(gap), dtype)
+    value, lower, gap = map(np.dtype(dtype).type, (primal, *bounds))
     w = rounded.params[:, :d].T.astype(dtype)
     return Answer(w, b.astype(dtype), dual, value, lower, gap, np.int32(0), np.int32(0))
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.interrupts import OnInterrupt
+from jaxhinge._base.precision import rounded_down, rounded_up
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.certificate import FLOOR
 from jaxhinge._methods.problem import Answer, Config, Start, Status
@@ -109,10 +110,12 @@ class Stream:
         if not np.isfinite(found.primal):
             raise ValueError("The objective overflows float64: scale the features down, or change l2.")
         status = Status.STEP_LIMIT if self.interrupted or state.steps >= stop.max_steps else Status.STALLED
-        if found.gap <= stop.tol * max(abs(found.primal), FLOOR):
+        lower = rounded_down(np.float64(found.primal - found.gap), self.dtype)
+        gap = rounded_up(np.float64(found.gap), self.dtype)
+        if gap <= stop.tol * max(abs(found.primal), FLOOR):
             status = Status.CONVERGED
         w, b, dual = found.point
-        primal, lower, gap = map(self.dtype.type, (found.primal, found.primal - found.gap, found.gap))
+        primal, lower, gap = map(self.dtype.type, (found.primal, lower, gap))
         return Answer(w, b, dual, primal, lower, gap, np.int32(state.steps), np.int32(status))
 
     def gap(self, config: Config, l2: float, start: Start) -> float:
@@ -318,4 +321,6 @@ def _dual_of(task: _Task, best: Best) -> NDArray:
         if weight is not None:
             balanced[np.repeat(weight == 0, streamed.num_duals(1))] = 0
         dual[streamed.duals_of(block)] = balanced
+        # It is kept in float32, which may have rounded it beyond a bound.
+        dual[streamed.duals_of(block)] = _in_box(task, dual, block)
     return dual
