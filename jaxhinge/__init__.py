@@ -82,4 +82,6 @@ def __getattr__(name: str) -> _types.ModuleType:
     # The estimators are imported on use: their scikit-learn is an extra.
     if name == "sklearn":
         return _importlib.import_module("jaxhinge.sklearn")
+    if name in losses.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it is jaxhinge.losses.{name}.")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

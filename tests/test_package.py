@@ -25,6 +25,12 @@ def test_version():
     assert f"## [{jaxhinge.__version__}]" in (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
 
 
+def test_a_loss_that_is_asked_of_the_package_is_shown_its_place():
+    with pytest.raises(AttributeError, match=r"it is jaxhinge\.losses\.hinge_loss\."):
+        jaxhinge.hinge_loss  # noqa: B018
+    assert not hasattr(jaxhinge, "no_such_name")
+
+
 def test_types_are_shipped():
     assert (Path(jaxhinge.__file__).parent / "py.typed").is_file()
 

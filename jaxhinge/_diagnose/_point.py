@@ -152,7 +152,12 @@ def _check_shapes(w: Array, b: Array, x: Array, objective: Objective, suggest: C
     axes = 2 if objective.multiclass else 1
     wanted = "(d,)" if axes == 1 else "(d, k) with k of at least 2"
     if w.ndim != axes or (axes == 2 and w.shape[1] < 2) or w.size == 0:
-        mend = " Several classes need a multiclass loss_fn." if axes == 1 and w.ndim == 2 and w.shape[1] > 1 else ""
+        mend = ""
+        if axes == 1 and w.ndim == 2 and w.shape[1] > 1:
+            mend = (
+                " Several classes need a multiclass loss_fn: jaxhinge.losses.weston_watkins_loss, the sum over the "
+                "wrong classes (as in CS231n), or multiclass_hinge_loss, the largest of them."
+            )
         mend = " Drop the last axis: w[:, 0]." if axes == 1 and w.ndim == 2 and w.shape[1] == 1 else mend
         raise ValueError(f"w must have shape {wanted} for this loss_fn; got {w.shape}.{mend}")
     if len(x) == 0 or w.size == 0:

@@ -121,6 +121,11 @@ def _weights_alone(value: Any, point: Point) -> tuple[Any, tuple[Any, None]]:
             f"It returned {len(value)} parts, of shapes {', '.join(str(_shape(entry)) for entry in value)}. Without a "
             f"bias, return dw of shape {point.w.shape}, or (loss, dw) in this order."
         )
+    if point.w.size > 1 and _size(value) == 1:
+        raise WrongShape(
+            "It returned one number, perhaps the loss alone, which jaxhinge.diagnose_loss judges. Without a bias, "
+            f"return dw of shape {point.w.shape}, or (loss, dw) in this order."
+        )
     return None, (value, None)
 
 

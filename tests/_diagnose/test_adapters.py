@@ -171,3 +171,17 @@ if importlib.util.find_spec("torch") is not None:
         assert jh.diagnose(asked, params, X, CLASSES, loss_fn=WW["loss_fn"]).cause == "averaged_over_classes"
         with pytest.raises(ValueError, match="one matrix of weights"):
             jh.module_gradient(torch.nn.Sequential(module, torch.nn.Linear(3, 3)), abs)
+
+
+def test_the_loss_alone_is_told_from_a_gradient_of_a_model_without_a_bias():
+    found = jh.diagnose(
+        lambda w, x, y: svm_loss_naive(w, x, y, L2 / 2)[0], MATRIX, X, CLASSES, fit_intercept=False, **WW
+    )
+    assert found.cause == "wrong_shape"
+    assert "one number, perhaps the loss alone" in str(found.findings)
+    assert "return dw of shape (4, 3), or (loss, dw)" in str(found.findings)
+
+
+def test_classes_with_the_loss_of_two_are_shown_the_loss_of_the_course():
+    with pytest.raises(ValueError, match=r"weston_watkins_loss, .* \(as in CS231n\)"):
+        jh.diagnose(lambda w, x, y: w, MATRIX, X, CLASSES, fit_intercept=False)
