@@ -99,7 +99,10 @@ def gap_at(config: Config, task: Task, start: Start, alpha: Array) -> Array:
     gap = gap_between(program, z, violations, alpha, adjoint)
     if config.intercept == "none":
         # A bias that is not a part of the problem moves the violations: what it is worth to the dual point goes out.
-        gap = primal_value(program, z, violations) - dual_value(program, alpha, adjoint)
+        # Without that bias parameters may be worse than with it: then the gap would be negative.
+        worth, (p, n) = start.b * dot(program.sign, alpha), program.shape
+        moved = dot(program.c, 1 + 2 * xp.maximum(violations, 0)) + xp.sum(alpha)
+        gap = xp.maximum(gap - worth, 0) + eps(alpha.dtype) * (p + n) * abs(start.b) * moved
     return gap
 
 

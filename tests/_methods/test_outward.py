@@ -67,6 +67,20 @@ def mean_loss(loss, params, x, labels):
     return losses.mean() + L2 / 2 * (w * w).sum()
 
 
+def test_a_bound_without_an_intercept_is_not_negative_and_no_less_than_the_excess():
+    for seed in range(3):
+        x, y = float32_rows(seed)
+        machine = Machine(x, y, L2, intercept=False)
+        tight = jh.solve(x, y, l2=L2, fit_intercept=False, tol=1e-13, as_numpy=True)
+        for b in (0.0, 0.01, -0.3):
+            params = jh.LinearParams(tight.params.w, b)
+            for rows in ((x, y), ([(x, y)],)):
+                gap = float(jh.duality_gap(params, *rows, l2=L2, dual=tight.dual, fit_intercept=False))
+                # A bias that is given counts as it is, and the dual value is that of the model without one.
+                assert gap >= max(primal_value(machine, params) - dual_value(machine, tight.dual), 0) * (1 - ROUNDING)
+        assert float(jh.duality_gap(tight.params, x, y, l2=L2, dual=tight.dual, fit_intercept=False)) < 1e-12
+
+
 @pytest.mark.parametrize("loss", ["crammer_singer", "weston_watkins", "one_vs_rest"])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_no_parameters_are_better_than_the_gap_of_several_classes_says(loss, streamed):

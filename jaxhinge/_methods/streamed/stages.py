@@ -125,7 +125,8 @@ class Stream:
         if alpha is None:
             _search(task, Stop(_BOUND_TOL, _BOUND_STEPS), state, start, lambda: None)
             alpha = _dual_of(task, state.best)
-        return certified(config, task.problem, Point(start.w, start.b, alpha), state).gap
+        # A bias that is not a part of the problem may be better than none.
+        return max(certified(config, task.problem, Point(start.w, start.b, alpha), state).gap, 0.0)
 
     def _task(self, config: Config, l2: float) -> _Task:
         return _Task(config, _problem(config, self._streamed, self._sides, l2), self.dtype)
