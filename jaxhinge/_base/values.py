@@ -168,6 +168,12 @@ def check_binary_targets(
         )
 
 
+def check_targets_of_block(name: str, array: np.ndarray[Any, Any]) -> None:
+    """The same but for both classes: one block of rows may hold a single class, only all together must hold both."""
+    if array.dtype.kind not in "iuf" or not np.isin(array, (-1, 1)).all():
+        check_binary_targets(name, array)
+
+
 def check_class_labels(
     name: str, array: np.ndarray[Any, Any], num_classes: int | None, sample_weight: np.ndarray[Any, Any] | None = None
 ) -> int:
@@ -203,6 +209,13 @@ def check_sample_weight(name: str, array: np.ndarray[Any, Any], num_rows: int) -
         raise ValueError(f"{name} must not be negative; the smallest is {array.min()}. Drop a row with weight 0.")
     if not (array > 0).any():
         raise ValueError(f"{name} is 0 for every row; at least one row needs a weight above 0.")
+
+
+def check_weight_of_block(name: str, array: np.ndarray[Any, Any], num_rows: int) -> None:
+    """The same, but the weights of a block of rows may all be 0."""
+    check_rows(name, array, num_rows)
+    if array.any():
+        check_sample_weight(name, array, num_rows)
 
 
 def check_number(name: str, value: Any, *, meaning: str, valid: Callable[[float], bool] = lambda _: True) -> float:

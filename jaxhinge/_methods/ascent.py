@@ -10,7 +10,8 @@ Candes, Adaptive restart for accelerated gradient schemes, 2015.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from jax.typing import DTypeLike
 
@@ -23,8 +24,8 @@ _ASCENTS_PER_STEP = 10
 _POWER_STEPS = 20
 _BISECTIONS = 40
 _STRETCHES = (1 + 3e-6, 1 + 3e-5)
-# `_LIPSCHITZ_MARGIN`: the power method approaches the largest eigenvalue from below, so that its result is raised.
-_LIPSCHITZ_MARGIN = 1.1
+# `LIPSCHITZ_MARGIN`: the power method approaches the largest eigenvalue from below, so that its result is raised.
+LIPSCHITZ_MARGIN = 1.1
 
 
 class _Momentum(NamedTuple):
@@ -39,7 +40,7 @@ class _Momentum(NamedTuple):
 class Ascent(NamedTuple):
     """The state of the loop: where the ascents are, the best certificate, and the steps made."""
 
-    momentum: _Momentum
+    momentum: Any
     best: Certified
     steps: Array
 
@@ -60,7 +61,7 @@ def ascend(program: Program, ascent: Ascent, tol: Array, max_steps: Array, watch
     """
     dtype = ascent.momentum.alpha.dtype
     low = program if program.c.dtype == dtype else program.astype(dtype)
-    lipschitz = _LIPSCHITZ_MARGIN * _largest_eigenvalue(low)
+    lipschitz = LIPSCHITZ_MARGIN * largest_eigenvalue(low.penalty, low.scores, low.adjoint)
     if program.squared:
         lipschitz += 1 / (2 * namespace(low.c).min(low.c))
 
@@ -72,23 +73,35 @@ def ascend(program: Program, ascent: Ascent, tol: Array, max_steps: Array, watch
         momentum = repeat(_ASCENTS_PER_STEP, lambda m: _ascent_step(low, m, lipschitz), momentum)
         alpha = momentum.alpha.astype(best.alpha.dtype)
         z = _primal_of(program, alpha, momentum.bias.astype(alpha.dtype))
-        return Ascent(momentum, better(best, _stretched(program, z, alpha)), steps + 1)
+        scores = program.scores(z)
+
+        def primal_at(length: float) -> Array:
+            return primal_value(program, length * z, program.r - length * scores)
+
+        found = stretched(certify(program, z, alpha, scores), _STRETCHES, primal_at)
+        return Ascent(momentum, better(best, found), steps + 1)
 
     return while_loop(unfinished, block, ascent, watch)
 
 
-def _stretched(program: Program, z: Array, alpha: Array) -> Certified:
+def stretched(found: Certified, lengths: Sequence[float], primal_at: Callable[[float], Array]) -> Certified:
     """The certificate of the best of a few lengths of `z`.
 
     On separable rows every margin is 1 but for the rounding of low precision, and the hinges of those that fall short
     of it by a millionth can outweigh the whole objective.
     """
-    scores = program.scores(z)
-    found = certify(program, z, alpha, scores)
-    for stretch in _STRETCHES:
-        primal = primal_value(program, stretch * z, program.r - stretch * scores)
-        found = better(found, found._replace(z=stretch * z, primal=primal))
+    z = found.z
+    for length in lengths:
+        found = better(found, found._replace(z=length * z, primal=primal_at(length)))
     return found
+
+
+def extrapolated(old: Array, ahead: Array, reached: Array, momentum: Array) -> tuple[Array, Array]:
+    """The next point to ascend from, and its momentum; momentum that points downhill is dropped."""
+    xp, change = namespace(ahead), reached - old
+    previous = xp.where(xp.sum((ahead - reached) * change) > 0, 1, momentum)
+    new = (1 + xp.sqrt(1 + 4 * previous**2)) / 2
+    return reached + (previous - 1) / new * change, new
 
 
 def _ascent_step(program: Program, state: _Momentum, lipschitz: Array) -> _Momentum:
@@ -98,11 +111,8 @@ def _ascent_step(program: Program, state: _Momentum, lipschitz: Array) -> _Momen
     if program.squared:
         gradient = gradient - state.ahead / (2 * program.c)
     alpha, multiplier = _project(program, state.ahead + gradient / lipschitz)
-    change = alpha - state.alpha
-    # Momentum that points downhill is dropped.
-    previous = xp.where((state.ahead - alpha) @ change > 0, 1, state.momentum)
-    momentum = (1 + xp.sqrt(1 + 4 * previous**2)) / 2
-    return _Momentum(alpha, alpha + (previous - 1) / momentum * change, momentum, multiplier * lipschitz)
+    ahead, momentum = extrapolated(state.alpha, state.ahead, alpha, state.momentum)
+    return _Momentum(alpha, ahead, momentum, multiplier * lipschitz)
 
 
 def _primal_of(program: Program, alpha: Array, bias: Array) -> Array:
@@ -135,17 +145,17 @@ def _project(program: Program, alpha: Array) -> tuple[Array, Array]:
     return boxed(alpha - multiplier * side), multiplier
 
 
-def _largest_eigenvalue(program: Program) -> Array:
+def largest_eigenvalue(penalty: Array, products: Callable[[Array], Array], adjoint: Callable[[Array], Array]) -> Array:
     """Of `A_w P_w^-1 A_w'`, by the power method."""
-    xp, penalised = namespace(program.penalty), program.penalty > 0
-    inverse_root = xp.where(penalised, 1 / xp.sqrt(xp.where(penalised, program.penalty, 1)), 0)
+    xp, penalised = namespace(penalty), penalty > 0
+    inverse_root = xp.where(penalised, 1 / xp.sqrt(xp.where(penalised, penalty, 1)), 0)
 
     def power(direction: Array) -> Array:
-        image = inverse_root * program.adjoint(program.scores(inverse_root * direction))
+        image = inverse_root * adjoint(products(inverse_root * direction))
         return image / xp.maximum(xp.sqrt(image @ image), tiny(image.dtype))
 
     # A fixed start that is orthogonal to no likely eigenvector.
     first = xp.cos(xp.arange(len(inverse_root), dtype=inverse_root.dtype)) + 1.5 + 0 * inverse_root
     direction = repeat(_POWER_STEPS, power, first / xp.sqrt(first @ first))
-    image = program.scores(inverse_root * direction)
+    image = products(inverse_root * direction)
     return xp.sum(image * image)

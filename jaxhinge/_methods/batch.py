@@ -16,9 +16,9 @@ from jaxhinge._base.values import is_on_accelerator
 from jaxhinge._methods.host import host_operator
 from jaxhinge._methods.host_batch import solve_batch_on_host
 from jaxhinge._methods.padded import centre_of, padded, padded_size
-from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
+from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status, numpy_start
 from jaxhinge._methods.sharded import Layout, is_sharded, layout_of, on_host, sharded_features
-from jaxhinge._methods.stages import solve_float32_stage, solve_float64_stage
+from jaxhinge._methods.stages import float32_stage, float64_stage, solve_rows
 
 # A batch runs until its slowest problem converges, and its row vectors should fit the cache: limit rows x problems.
 _ROWS_AT_ONCE = 65_536
@@ -49,16 +49,16 @@ class Shared(NamedTuple):
 
 
 class HostRows(NamedTuple):
-    """The rows that all problems share on the host, `(n, d)`, and their centre."""
+    """The rows that all problems share on the host, transposed, their centre, and their operators."""
 
-    x: NDArray
+    xt: Any
     centre: NDArray
     operators: dict[Config, Any]
 
     @property
     def size(self) -> int:
         """How many rows."""
-        return int(self.x.shape[0])
+        return int(self.xt.shape[1])
 
 
 class Batch(NamedTuple):
@@ -72,7 +72,7 @@ class Batch(NamedTuple):
 def share(x: Any, weight: NDArray) -> Shared | HostRows:
     """Rows for a batch, from checked features."""
     if not is_sharded(x) and not is_on_accelerator(x):
-        return HostRows(x, centre_of(x, weight), {})
+        return HostRows(x.T, centre_of(x, weight), {})
     if is_sharded(x):
         with jax.enable_x64(True):
             return Shared(*sharded_features(x, weight), len(x), len(x), layout_of(x))
@@ -104,13 +104,40 @@ def problems_at_once(count: int, x: Any, size: int, memory_budget: float | None)
     return -(-count // chunks)
 
 
+def chunks_of(count: int, at_once: int) -> list[NDArray]:
+    """The numbers of `count` problems, equally many in each chunk, so that they are compiled once: the last chunk
+    repeats the last problem."""
+    numbers = np.minimum(np.arange(-(-count // at_once) * at_once), count - 1)
+    return list(numbers.reshape(-1, at_once))
+
+
+def solve_in_chunks(
+    config: Config,
+    shared: Shared | HostRows,
+    batch: Batch,
+    before: Answer | None,
+    at_once: int,
+    tol: float,
+    max_steps: int,
+) -> Answer:
+    """The answers of all problems, so many at once."""
+    found = []
+    for chunk in chunks_of(len(batch.l2), at_once):
+        part = Batch(*(leaf[chunk] for leaf in batch))
+        start = None if before is None else Answer(*(leaf[chunk] for leaf in before))
+        found.append(solve_batch(config, shared, part, start, tol, max_steps))
+    return Answer(*(np.concatenate(leaves)[: len(batch.l2)] for leaves in zip(*found, strict=True)))
+
+
 def solve_batch(
     config: Config, shared: Shared | HostRows, batch: Batch, before: Answer | None, tol: float, max_steps: int
 ) -> Answer:
     """The answers of all problems, in NumPy arrays, each with gap and status; `before` are answers to start from."""
-    if isinstance(shared, HostRows):
-        return _solve_on_host(config, shared, batch, before, tol, max_steps)
     rows, start = _batch_rows(shared, batch), _batch_start(shared, batch, before)
+    if isinstance(shared, HostRows):
+        if config not in shared.operators:
+            shared.operators[config] = host_operator(config, rows)
+        return solve_batch_on_host(config, rows, start, tol, max_steps, shared.operators[config])
     numbers = np.float64(tol), np.int32(max_steps)
     with _ONE_PROGRAM, jax.enable_x64(True):
         found: Answer = jax.tree.map(on_host, _float32_stage(config)(rows, start, *numbers))
@@ -127,58 +154,31 @@ def solve_batch(
     return found._replace(dual=found.dual[:, : shared.n])
 
 
-def _solve_on_host(
-    config: Config, shared: HostRows, batch: Batch, before: Answer | None, tol: float, max_steps: int
-) -> Answer:
-    count, (n, d) = len(batch.l2), shared.x.shape
-    rows = Rows(
-        xt=shared.x.T,
-        sign=batch.sign,
-        r=np.ones(n),
-        c=batch.weight / batch.weight.sum(axis=1, keepdims=True),
-        l2=np.asarray(batch.l2, np.float64),
-        q_bias=np.float64(0),
-        centre=shared.centre,
-        valid=np.ones(count, bool),
-    )
-    start = Start(np.zeros((count, d)), np.zeros(count), np.zeros((count, n)), np.zeros(count, bool))
-    if before is not None:
-        # A row that a problem leaves out has no dual there.
-        dual = np.where(batch.weight > 0, before.dual, 0)
-        w, b, dual = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b, dual))
-        start = Start(w, b, dual, np.ones(count, bool))
-    if config not in shared.operators:
-        shared.operators[config] = host_operator(config, rows)
-    return solve_batch_on_host(config, rows, start, tol, max_steps, shared.operators[config])
-
-
-def _batch_rows(shared: Shared, batch: Batch) -> Rows:
-    c = batch.weight / batch.weight.sum(axis=1, keepdims=True)
+def _batch_rows(shared: Shared | HostRows, batch: Batch) -> Rows:
     return Rows(
         xt=shared.xt,
         sign=_placed(shared, batch.sign),
         r=_placed(shared, np.ones(shared.size)),
-        c=_placed(shared, c),
-        l2=batch.l2,
+        c=_placed(shared, batch.weight / batch.weight.sum(axis=1, keepdims=True)),
+        l2=np.asarray(batch.l2, np.float64),
         q_bias=np.float64(0),
         centre=shared.centre,
-        valid=np.bool_(True),
+        valid=np.ones(len(batch.l2), bool),
     )
 
 
-def _batch_start(shared: Shared, batch: Batch, before: Answer | None) -> Start:
-    count, d = len(batch.l2), shared.xt.shape[0]
-    if before is None:
-        zeros = _placed(shared, np.zeros((count, shared.n)))
-        return Start(np.zeros((count, d)), np.zeros(count), zeros, np.zeros(count, bool))
-    # A row that a problem leaves out has no dual there.
-    dual = np.where(batch.weight > 0, before.dual, 0)
-    w, b = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b))
-    return Start(w, b, _placed(shared, dual.astype(np.float64)), np.ones(count, bool))
+def _batch_start(shared: Shared | HostRows, batch: Batch, before: Answer | None) -> Start:
+    if before is not None:
+        # A row that a problem leaves out has no dual there.
+        before = before._replace(dual=np.where(batch.weight > 0, before.dual, 0))
+    start = numpy_start(before, *batch.sign.shape, shared.xt.shape[0])
+    return start._replace(dual=_placed(shared, start.dual))
 
 
-def _placed(shared: Shared, values: NDArray) -> Any:
+def _placed(shared: Shared | HostRows, values: NDArray) -> Any:
     """What there is one of per row, `(..., n)`, padded like the rows or spread as they are."""
+    if isinstance(shared, HostRows):
+        return values
     if shared.layout is None:
         return padded(values, shared.size)
     layout = shared.layout.columns if values.ndim == 2 else shared.layout.vector
@@ -191,16 +191,16 @@ def _where(chosen: NDArray, new: NDArray, old: NDArray) -> NDArray:
 
 
 # The leaves that differ from problem to problem have an axis for it.
-_ROW_AXES = Rows(xt=None, sign=0, r=None, c=0, l2=0, q_bias=None, centre=None, valid=None)
+_ROW_AXES = Rows(xt=None, sign=0, r=None, c=0, l2=0, q_bias=None, centre=None, valid=0)
 
 
 @lru_cache
 def _float32_stage(config: Config) -> Any:
-    solver = jax.vmap(partial(solve_float32_stage, config), in_axes=(_ROW_AXES, 0, None, None))
+    solver = jax.vmap(partial(solve_rows, config, stage=float32_stage), in_axes=(_ROW_AXES, 0, None, None))
     return jax.jit(in_float64(solver, config.dtype))
 
 
 @lru_cache
 def _float64_stage(config: Config) -> Any:
-    solver = jax.vmap(partial(solve_float64_stage, config), in_axes=(_ROW_AXES, 0, None, 0))
+    solver = jax.vmap(partial(solve_rows, config, stage=float64_stage), in_axes=(_ROW_AXES, 0, None, 0))
     return jax.jit(in_float64(solver, config.dtype))

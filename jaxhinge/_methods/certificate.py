@@ -99,9 +99,9 @@ class Certified(NamedTuple):
     """A primal and a feasible dual point with their values, not necessarily of one iterate.
 
     Attributes:
-      z: `(p,)`.
-      alpha: `(n,)`, feasible.
-      primal: Its objective at `z`.
+      z: `(p,)`; with several classes `(k, p)`.
+      alpha: `(n,)`, feasible; with several classes the pushes `(k, n)`.
+      primal: The objective at `z`.
       dual: The dual objective at `alpha`.
     """
 
@@ -115,7 +115,7 @@ class Certified(NamedTuple):
         return Certified(*(leaf.astype(dtype) for leaf in self))
 
 
-def within(program: Program, found: Certified, tol: Array) -> Array:
+def within(program: Any, found: Certified, tol: Array) -> Array:
     """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
     xp = namespace(program.c)
     # One-class weights may add up to anything, while its dual adds up to 1.

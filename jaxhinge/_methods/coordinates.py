@@ -43,7 +43,7 @@ def working_program(task: Task, dtype: DTypeLike) -> Program:
     program, given = task.program, task.program.rows
     rows, last, q = given.features, jnp.ones_like(given.features[:1]), program.q
     if _is_reflected(program):
-        normal, scaled = _reflection(task.mean)
+        normal, scaled = reflection(task.mean)
         change = replace(given, pairs=False).products(scaled)[None, :]
         rows, last = rows - normal[: len(rows), None] * change, last - normal[-1] * change
         q = q - (scaled @ q) * normal
@@ -63,7 +63,7 @@ def reflected(task: Task, found: Certified) -> Certified:
     """
     if namespace(found.z) is np or not _is_reflected(task.program):
         return found
-    normal, scaled = (part.astype(found.z.dtype) for part in _reflection(task.mean))
+    normal, scaled = (part.astype(found.z.dtype) for part in reflection(task.mean))
     return found._replace(z=found.z - (scaled @ found.z) * normal)
 
 
@@ -72,13 +72,14 @@ def _is_reflected(program: Program) -> bool:
     return not program.free_bias and p <= n
 
 
-def _reflection(mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+def reflection(mean: Array) -> tuple[Array, Array]:
     """The normal, and the normal scaled, of the reflection `a - (scaled . a) normal` that takes the direction of the
     mean to the first coordinate (Householder's).
 
     Where all penalties are equal the program keeps its form.
     """
-    direction = mean / jnp.maximum(jnp.max(jnp.abs(mean)), tiny(mean.dtype))
-    unit = direction / jnp.maximum(jnp.sqrt(direction @ direction), tiny(mean.dtype))
-    normal = unit.at[0].add(jnp.where(unit[0] < 0, -1, 1))
+    xp = namespace(mean)
+    direction = mean / xp.maximum(xp.max(abs(mean)), tiny(mean.dtype))
+    unit = direction / xp.maximum(xp.sqrt(direction @ direction), tiny(mean.dtype))
+    normal = xp.concatenate([unit[:1] + xp.where(unit[:1] < 0, -1, 1), unit[1:]])
     return normal, 2 * normal / (normal @ normal)

@@ -20,7 +20,7 @@ from jaxhinge._methods.coordinates import Task
 from jaxhinge._methods.executor import State
 from jaxhinge._methods.host import host_operator, host_system, in_dtype, is_wide, newton_suits, solve_task
 from jaxhinge._methods.interior_point import Progress, step, unfinished
-from jaxhinge._methods.problem import Answer, Config, Rows, Start
+from jaxhinge._methods.problem import Answer, Config, Rows, Start, program_of
 from jaxhinge._methods.stages import (
     SolverState,
     cold_progress,
@@ -104,24 +104,8 @@ def _one_by_one(config: Config, rows: Rows, task: Task, start: Start, tol: float
 
 def _batch_task(config: Config, rows: Rows, operator: object) -> Task:
     """The rows as a program whose arrays lead with the problems."""
-    count, d = len(rows.l2), rows.xt.shape[0]
-    centre = np.asarray(rows.centre, np.float64) if config.intercept == "free" else np.zeros(d)
-    penalty = np.repeat(rows.l2[:, None], d + (config.intercept != "none"), axis=1)
-    if config.intercept == "free":
-        penalty[:, -1] = 0
-    counts = rows.c > 0
-    mean_weight = np.sum(rows.c, axis=1) / np.maximum(np.count_nonzero(counts, axis=1), 1)
-    program = Program(
-        rows=operator,
-        sign=np.where(counts, rows.sign, 0.0),
-        r=np.where(counts, rows.r, 0.0),
-        c=np.where(counts, rows.c, mean_weight[:, None]),
-        penalty=penalty,
-        q=np.zeros_like(penalty),
-        squared=config.squared,
-        free_bias=config.intercept == "free",
-    )
-    return Task(program, centre, np.zeros(count))
+    centre = np.asarray(rows.centre if config.intercept == "free" else 0 * rows.centre, np.float64)
+    return Task(program_of(config, rows, operator, centre), centre, np.zeros(len(rows.l2)))
 
 
 def _by_working_sets(task: Task, found: SolverState, tol: float, max_steps: int) -> SolverState:

@@ -79,19 +79,6 @@ class Optimum(NamedTuple):
 @lru_cache
 def differentiable(config: Config) -> Callable[[Rows, Start, jax.Array, jax.Array], Answer]:
     """`solve_rows` behind the float64 boundary, with derivatives in the rows."""
-    solver = jax.jit(in_float64(partial(solve_rows, config), config.dtype))
-    sensitivity = jax.jit(in_float64(partial(_sensitivity, config), config.dtype))
-
-    @jax.custom_jvp
-    def solver_with_derivative(rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
-        return solver(rows, start, tol, max_steps)  # type: ignore[no-any-return]
-
-    @solver_with_derivative.defjvp
-    def _rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Answer, Answer]:
-        rows, answer = primals[0], solver_with_derivative(*primals)
-        # Float64 work has no derivative of its own: `optimum` says how its results move.
-        at = sensitivity(jax.lax.stop_gradient(rows))
-        return answer, _tangent(config, rows, at, optimum(rows, at), tangents[0], answer)
 
     @jax.custom_jvp
     def optimum(rows: Rows, at: Sensitivity) -> Optimum:
@@ -103,7 +90,37 @@ def differentiable(config: Config) -> Callable[[Rows, Start, jax.Array, jax.Arra
         now = optimum(*primals)
         return now, _moved(config, *primals, now, tangents[0])
 
+    def tangent(rows: Rows, sensitivity: Callable[[Rows], Sensitivity], change: Rows, answer: Answer) -> Answer:
+        # Float64 work has no derivative of its own: `optimum` says how its results move.
+        at = sensitivity(jax.lax.stop_gradient(rows))
+        return _tangent(config, rows, at, optimum(rows, at), change, answer)
+
+    return with_tangent(config, solve_rows, _sensitivity, tangent)
+
+
+def with_tangent(
+    config: Any, solve_rows: Callable[..., Answer], sensitivity: Callable[..., Any], tangent: Callable[..., Answer]
+) -> Callable[..., Answer]:
+    """A solver behind the float64 boundary, and how its answers move: `tangent(rows, sensitivity, change, answer)`, the
+    sensitivity, a function of the rows, being behind that boundary too."""
+    solver, at = (jax.jit(in_float64(partial(core, config), config.dtype)) for core in (solve_rows, sensitivity))
+
+    @jax.custom_jvp
+    def solver_with_derivative(rows: Any, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
+        return solver(rows, start, tol, max_steps)  # type: ignore[no-any-return]
+
+    @solver_with_derivative.defjvp
+    def _rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Answer, Answer]:
+        answer = solver_with_derivative(*primals)
+        return answer, tangent(primals[0], at, tangents[0], answer)
+
     return solver_with_derivative
+
+
+def tangent_of(answer: Answer, dw: jax.Array, db: jax.Array, value: jax.Array) -> Answer:
+    """The tangent of an answer. Dual variables and steps carry none; by duality both values move alike."""
+    none = np.zeros((), jax.dtypes.float0)
+    return Answer(dw, db, jnp.zeros_like(answer.dual), value, value, jnp.zeros_like(answer.gap), none, none)
 
 
 def _sensitivity(config: Config, rows: Rows) -> Sensitivity:
@@ -153,31 +170,34 @@ def _inverse_system(program: Program, weight: jax.Array) -> tuple[jax.Array, jax
     _, chosen = jax.lax.top_k(weight, min(p, n))
     rows, rest = at[:, chosen], weight.at[chosen].set(0)
     reduced = (at * rest[None, :]) @ at.T + jnp.diag(program.penalty)
-    # The system is scaled to a unit diagonal and to rows of unit length. A free bias has next to no diagonal and keeps
-    # its scale.
-    penalised = program.penalty > 0
-    scale = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, jnp.diag(reduced), 1)), 1)
-    length = jnp.sqrt(jnp.sum((scale[:, None] * rows) ** 2, axis=0))
-    length = 1 / jnp.where(length > 0, length, 1)
-    border = scale[:, None] * rows * length[None, :]
-    corner = jnp.diag(-length * length / weight[chosen])
-    system = jnp.block([[scale[:, None] * reduced * scale[None, :], border], [border.T, corner]])
-    both = jnp.concatenate([scale, length])
-    blocks = both[:, None] * jnp.linalg.inv(system) * both[None, :]
+    blocks = bordered_inverse(reduced, program.penalty > 0, rows.T, 1 / weight[chosen])
     return chosen, blocks[:p, :p], blocks[:p, p:], blocks[p:, p:]
 
 
+def bordered_inverse(matrix: jax.Array, penalised: jax.Array, border: jax.Array, corner: jax.Array) -> jax.Array:
+    """The inverse of `[[matrix, border'], [border, -diag(corner)]]`.
+
+    The system is scaled to a unit diagonal, and to rows of unit length, their corner included. Coordinates that are not
+    penalised have next to no diagonal and keep their scale.
+    """
+    scale = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, jnp.diag(matrix), 1)), 1)
+    scaled = border * scale[None, :]
+    length = jax.lax.rsqrt(jnp.sum(scaled**2, axis=1) + corner)
+    scaled = scaled * length[:, None]
+    last = jnp.diag(-length * length * corner)
+    system = jnp.block([[scale[:, None] * matrix * scale[None, :], scaled.T], [scaled, last]])
+    both = jnp.concatenate([scale, length])
+    found: jax.Array = both[:, None] * jnp.linalg.inv(system) * both[None, :]
+    return found
+
+
 def _tangent(config: Config, rows: Rows, at: Sensitivity, now: Optimum, change: Rows, answer: Answer) -> Answer:
-    """The tangent of the answer. Dual variables and steps carry none; by duality both values move alike."""
     d, alpha = len(rows.xt), rows.c * now.fraction
     dz = _moved(config, rows, at, now, change).z
     shrink, linear, shift = _forces(config, rows, now, change)
     value = shrink @ now.z / 2 + linear @ now.z + change.c @ now.losses + alpha @ shift
     db = jnp.zeros_like(value) if config.intercept == "none" else dz[d]
-    no_tangent = np.zeros((), jax.dtypes.float0)
-    return Answer(
-        dz[:d], db, jnp.zeros_like(answer.dual), value, value, jnp.zeros_like(answer.gap), no_tangent, no_tangent
-    )
+    return tangent_of(answer, dz[:d], db, value)
 
 
 def _forces(config: Config, rows: Rows, now: Optimum, change: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:

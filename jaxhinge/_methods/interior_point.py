@@ -18,7 +18,7 @@ Exploiting separability in large-scale linear SVM training, 2011.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -55,22 +55,17 @@ _LAG = 1.0
 
 
 class Progress(NamedTuple):
-    """The state of the loop.
+    """The state of the loop, for whatever an interior point is made of.
 
     `complementarity_gap` is the gap that complementarity leaves at `point`. `steps_without_progress` counts the steps
     since the certificate or that gap last improved.
     """
 
-    point: Interior
+    point: Any
     best: Certified
     complementarity_gap: Array
     steps: Array
     steps_without_progress: Array
-
-
-def central_point(program: Program, z: Array, kappa: Array) -> Interior:
-    """The point with primal `z` whose complementarity products all equal `kappa` and whose primal residual is 0."""
-    return central_rows(program, z, program.scores(z), kappa)
 
 
 def unfinished(program: Program, progress: Progress, tol: Array, max_steps: Array, floor: ArrayLike) -> Array:
@@ -108,7 +103,7 @@ def interior_point_steps(
 
 def central_start(program: Program, z: Array, kappa: Array) -> Progress:
     """Progress at step 0, from the central point above `z`."""
-    point = central_point(program, z, kappa)
+    point = central_rows(program, z, program.scores(z), kappa)
     best = certify(program, z, program.c * point.f, point.scores)
     gap = complementarity_gap_of(program, point)
     # All of it varies over the axes of a `shard_map` as the data do.

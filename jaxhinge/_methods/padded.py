@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,29 +14,33 @@ from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.interrupts import computed
 from jaxhinge._base.precision import in_float64
 from jaxhinge._base.sparse import is_sparse
-from jaxhinge._methods.problem import Answer, Config, Rows, Start
+from jaxhinge._methods.problem import Answer, Start
 from jaxhinge._methods.stages import solve_rows
 
 _ALIGNMENT = 64  # bytes
 _COLUMNS = 512
+# Of binary rows and of rows with labels, what there is one of per row.
+_PER_ROW = ("xt", "sign", "r", "c", "labels")
 
 
-def solve_padded(config: Config, rows: Rows, start: Start, tol: float, max_steps: int) -> Answer:
+def solve_padded(
+    config: Any, rows: Any, start: Start, tol: float, max_steps: int, solver: Callable[..., Answer] = solve_rows
+) -> Answer:
     """The answer in NumPy arrays, by a program that is compiled for the next of a few numbers of rows."""
     n = len(rows.c)
     size = padded_size(n)
-    per_row = {name: padded(getattr(rows, name), size) for name in ("xt", "sign", "r", "c")}
+    per_row = {name: padded(getattr(rows, name), size) for name in _PER_ROW if name in rows._fields}
     with jax.enable_x64(True):
-        start = start._replace(dual=padded(start.dual, size))
-        found = _compiled(config)(rows._replace(**per_row), start, np.float64(tol), np.int32(max_steps))
+        start = start._replace(dual=padded(start.dual.T, size).T)
+        found = _compiled(solver, config)(rows._replace(**per_row), start, np.float64(tol), np.int32(max_steps))
         # Copies, which may be written to.
         answer: Answer = jax.tree.map(np.array, computed(found))
     return answer._replace(dual=answer.dual[:n])
 
 
 @lru_cache
-def _compiled(config: Config) -> Any:
-    return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
+def _compiled(solver: Callable[..., Answer], config: Any) -> Any:
+    return jax.jit(in_float64(partial(solver, config), config.dtype))
 
 
 def centre_of(x: Any, weight: NDArray) -> NDArray:

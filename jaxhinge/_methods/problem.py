@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxhinge._methods.certificate import Program
+from jaxhinge._methods.executor import column, namespace
 from jaxhinge._rows.columns import Columns
 
 Intercept = Literal["free", "regularized", "none"]
@@ -84,12 +86,25 @@ class Rows(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where to start: parameters, a dual, and whether they come from an earlier solution of a problem like this one."""
+    """Where to start: parameters, a dual, and whether they come from an earlier solution of a problem like this one.
+
+    With several classes `w` is `(d, k)`, `b` `(k,)` and the dual `(n, k)`.
+    """
 
     w: Leaf
     b: Leaf
     dual: Leaf
     warm: Leaf
+
+
+def numpy_start(before: Answer | None, *shape: int) -> Start:
+    """From an earlier answer, or from 0, for `(n, d)` dual variables and features of one problem or `(count, n, d)` of
+    many."""
+    *many, n, d = shape
+    if before is None:
+        return Start(np.zeros((*many, d)), np.zeros(many), np.zeros((*many, n)), np.zeros(many, bool))
+    w, b, dual = (np.asarray(leaf, np.float64) for leaf in (before.w, before.b, before.dual))
+    return Start(w, b, dual, np.ones(many, bool))
 
 
 class Answer(NamedTuple):
@@ -107,24 +122,31 @@ class Answer(NamedTuple):
 
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
     """The program of the rows, and what was taken from the features: 0 where no free bias absorbs it."""
-    counts = rows.c > 0
     centre = rows.centre if config.intercept == "free" else jnp.zeros_like(rows.centre)
     features = rows.xt - centre[:, None] if config.intercept == "free" and not config.centred else rows.xt
-    penalty = jnp.broadcast_to(rows.l2, centre.shape)
-    q = jnp.zeros_like(centre)
+    # Under a derivative the two sides of a residual are rows of their own.
+    operator = Columns(features, config.intercept != "none", pairs=features.shape[1] < len(rows.c))
+    return program_of(config, rows, operator, centre), centre
+
+
+def program_of(config: Config, rows: Rows, operator: Any, centre: Leaf) -> Program:
+    """The program of the rows, for the operator of their features, from which `centre` was taken; or many programs,
+    along a leading axis of `sign`, `c` and `l2`."""
+    xp, counts = namespace(rows.c), rows.c > 0
+    penalty, q = xp.broadcast_to(column(rows.l2), (*rows.l2.shape, *centre.shape)), xp.zeros_like(centre)
     if config.intercept != "none":
-        penalty = jnp.append(penalty, rows.l2 if config.intercept == "regularized" else 0)
+        of_bias = rows.l2 if config.intercept == "regularized" else xp.zeros_like(rows.l2)
+        penalty = xp.concatenate([penalty, column(of_bias)], axis=-1)
         # The bias of centred features is b + w . centre.
-        q = jnp.append(-rows.q_bias * centre, rows.q_bias)
-    mean_weight = jnp.sum(rows.c) / jnp.maximum(jnp.sum(counts), 1)
+        q = xp.append(-rows.q_bias * centre, rows.q_bias)
+    mean_weight = xp.sum(rows.c, axis=-1) / xp.maximum(xp.sum(counts, axis=-1), 1)
     return Program(
-        # Under a derivative the two sides of a residual are rows of their own.
-        rows=Columns(features, config.intercept != "none", pairs=features.shape[1] < len(rows.c)),
-        sign=jnp.where(counts, rows.sign, 0),
-        r=jnp.where(counts, rows.r, 0),
-        c=jnp.where(counts, rows.c, mean_weight),
+        rows=operator,
+        sign=xp.where(counts, rows.sign, 0),
+        r=xp.where(counts, rows.r, 0),
+        c=xp.where(counts, rows.c, column(mean_weight)),
         penalty=penalty,
-        q=q,
+        q=xp.broadcast_to(q, penalty.shape),
         squared=config.squared,
         free_bias=config.intercept == "free",
-    ), centre
+    )

@@ -128,15 +128,10 @@ class MeshRows:
             return _stacked(self._layout, leaves[0].ndim == 1 and len(leaves[0]) == self.shape[0])(leaves)
 
     def _given(self, init: Any) -> Any:
-        """Parameters and dual of an earlier solution of the same shape, or None."""
+        """Parameters and dual of an earlier solution, or None; the dual goes to where the rows are."""
         if init is None:
             return None
-        ((w, b), dual), (n, d) = init, self.shape
-        if jnp.shape(w) != (d,) or (dual is not None and jnp.shape(dual) != (n,)):
-            raise ValueError(
-                f"init has params.w of shape {jnp.shape(w)} and dual of shape {jnp.shape(dual)}, but these rows need "
-                f"({d},) and ({n},). Start from a solution with the same rows and features, or leave init out."
-            )
+        (w, b), dual = init
         return w, b, None if dual is None else jax.device_put(dual, self._layout.vector)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import eps, rounded_down, rounded_up, tiny
-from jaxhinge._methods.ascent import Ascent, ascend, ascent_start
+from jaxhinge._methods.ascent import ascend, ascent_start
 from jaxhinge._methods.certificate import (
     FLOOR,
     Certified,
@@ -57,22 +58,16 @@ class SolverState(NamedTuple):
     warm: Array
 
 
-def solve_rows(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
-    """Minimise to a relative gap of `tol`. The precision of the work is that of `rows`."""
+Stage = Callable[[Config, Task, SolverState, jax.Array, jax.Array], SolverState]
+
+
+def solve_rows(
+    config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array, stage: Stage | None = None
+) -> Answer:
+    """Minimise to a relative gap of `tol`, by both stages or by one. The precision of the work is that of `rows`."""
     task = task_of(config, rows)
-    return finish(config, rows, task, _solved(config, task, given_start(task, start), tol, max_steps), tol)
-
-
-def solve_float32_stage(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
-    """The first half of `solve_rows`: what float32 can do, which may be something for the other half to start from."""
-    task = task_of(config, rows)
-    return finish(config, rows, task, _float32_stage(config, task, given_start(task, start), tol, max_steps), tol)
-
-
-def solve_float64_stage(config: Config, rows: Rows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
-    """The other half of `solve_rows`."""
-    task = task_of(config, rows)
-    return finish(config, rows, task, _float64_stage(config, task, given_start(task, start), tol, max_steps), tol)
+    found = (stage or _solved)(config, task, given_start(task, start), tol, max_steps)
+    return finish(config, rows, task, found, tol)
 
 
 def gap_of_rows(config: Config, improve: bool, rows: Rows, start: Start, tol: Array, max_steps: Array) -> Array:
@@ -81,7 +76,7 @@ def gap_of_rows(config: Config, improve: bool, rows: Rows, start: Start, tol: Ar
     alpha = start.dual
     if improve:
         zeros = certify(task.program, jnp.zeros_like(task.program.penalty), jnp.zeros_like(start.dual))
-        alpha = _solved(config, task, _unsolved(zeros), tol, max_steps).best.alpha
+        alpha = _solved(config, task, unsolved(zeros), tol, max_steps).best.alpha
     gap = gap_at(config, task, start, alpha)
     return jnp.where(rows.valid, rounded_up(gap, config.dtype), jnp.full_like(gap, jnp.nan))
 
@@ -118,32 +113,37 @@ def given_start(task: Task, start: Start) -> SolverState:
     usable = start.warm & xp.isfinite(xp.sum(start.w, axis=-1) + start.b + xp.sum(start.dual, axis=-1))
     z = xp.concatenate([start.w, column(start.b + dot(start.w, task.centre))], axis=-1)[..., : task.program.shape[0]]
     z, dual = choose(usable, (z, start.dual), (xp.zeros_like(z), xp.zeros_like(start.dual)))
-    return _unsolved(certify(task.program, z, dual))._replace(warm=usable)
+    return unsolved(certify(task.program, z, dual))._replace(warm=usable)
 
 
-def _unsolved(best: Certified) -> SolverState:
+def unsolved(best: Certified) -> SolverState:
+    """The state before the first method."""
     # Numbers that vary over the axes of a `shard_map` as the data do.
     never = namespace(best.primal).isnan(best.primal) & False
     return SolverState(best, never * namespace(best.primal).int32(0), never, never)
 
 
 def _solved(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
-    found = _float32_stage(config, task, found, tol, max_steps)
-    return _float64_stage(config, task, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
+    found = float32_stage(config, task, found, tol, max_steps)
+    return float64_stage(config, task, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
 
 
-def _float32_stage(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
+def float32_stage(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
     """What float32 can do: exact enough until the gap is small."""
     p, n = task.program.shape
     if ascends(config, task):
         limit = max_steps if config.method == "ascent" else jnp.minimum(max_steps, ASCENT_STEPS)
         ascent = ascend(task.program, ascent_start(found.best, jnp.float32), tol, limit)
-        found = ascended(found, ascent, max_steps)
+        found = SolverState(ascent.best, found.steps + ascent.steps, ascent.steps >= max_steps, found.warm)
     if config.method == "ascent" or p > n:
         return found
     low = working_program(task, jnp.float32)
-    progress = float32_steps(low, warm_start(task, low, found), tol, max_steps)
-    return merge_certificates(task, found, progress, max_steps)
+    progress, correctors = warm_start(task, low, found), num_correctors(p)
+    progress = interior_point_steps(low, progress, by_features(low), tol, max_steps, correctors, _FLOAT32_FLOOR)
+    # Lower precision may only believe that it has reached what it says.
+    z, alpha = reflected(task, progress.best.astype(task.program.c.dtype))[:2]
+    best = better(found.best, certify(task.program, z, alpha))
+    return SolverState(best, progress.steps, progress.steps >= max_steps, found.warm)
 
 
 def ascends(config: Config, task: Task) -> bool:
@@ -152,25 +152,7 @@ def ascends(config: Config, task: Task) -> bool:
     return config.method == "ascent" or (config.method == "auto" and (p > n or p > _MANY_FEATURES))
 
 
-def ascended(found: SolverState, ascent: Ascent, max_steps: jax.Array) -> SolverState:
-    """What is found after ascents from it."""
-    return SolverState(ascent.best, found.steps + ascent.steps, ascent.steps >= max_steps, found.warm)
-
-
-def float32_steps(low: Program, progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
-    """Interior point steps of a program in float32."""
-    system, correctors = by_features(low), num_correctors(len(low.penalty))
-    return interior_point_steps(low, progress, system, tol, max_steps, correctors, _FLOAT32_FLOOR)
-
-
-def merge_certificates(task: Task, found: SolverState, progress: Progress, max_steps: jax.Array) -> SolverState:
-    """The better of what was found and what lower precision believes that it has reached."""
-    z, alpha = reflected(task, progress.best.astype(task.program.c.dtype))[:2]
-    best = better(found.best, certify(task.program, z, alpha))
-    return SolverState(best, progress.steps, progress.steps >= max_steps, found.warm)
-
-
-def _float64_stage(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
+def float64_stage(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
     """The rest, in the precision of the program; where that leads nowhere, once more from the beginning."""
     if config.method == "ascent":
         return found
@@ -178,11 +160,12 @@ def _float64_stage(config: Config, task: Task, found: SolverState, tol: jax.Arra
     program = working_program(task, task.program.c.dtype)
 
     def attempts(found: SolverState) -> SolverState:
-        cold, make_steps = cold_progress(program), float64_steps(program)
+        cold, system = cold_progress(program), by_rows(program) if p > n else by_features(program)
 
         # One fori_loop, not two calls: the step is compiled once, and under vmap its counter is not batched.
         def attempt(number: jax.Array, progress: Progress) -> Progress:
-            return make_steps(restart_from(progress, choose(number > 0, cold, progress)), tol, max_steps)
+            progress = restart_from(progress, choose(number > 0, cold, progress))
+            return interior_point_steps(program, progress, system, tol, max_steps, num_correctors(p))
 
         progress = jax.lax.fori_loop(0, 2, attempt, warm_start(task, program, found))
         return SolverState(reflected(task, progress.best), progress.steps, progress.steps >= max_steps, found.warm)
@@ -191,17 +174,6 @@ def _float64_stage(config: Config, task: Task, found: SolverState, tol: jax.Arra
         return attempts(found)
     # The kernel of the rows costs as much as hundreds of ascent steps: not if those were enough.
     return jax.lax.cond(within(program, found.best, tol), lambda found: found, attempts, found)  # type: ignore[no-any-return]
-
-
-def float64_steps(program: Program) -> Callable[[Progress, jax.Array, jax.Array], Progress]:
-    """Interior point steps in the precision of the program, as a function `(progress, tol, max_steps)`."""
-    p, n = program.shape
-    system = by_rows(program) if p > n else by_features(program)
-
-    def make_steps(progress: Progress, tol: jax.Array, max_steps: jax.Array) -> Progress:
-        return interior_point_steps(program, progress, system, tol, max_steps, num_correctors(p))
-
-    return make_steps
 
 
 def restart_from(progress: Progress, iterate: Progress) -> Progress:
@@ -253,19 +225,27 @@ def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Arra
     primal = primal_value(program, shifted, violations)
     gap = gap_between(program, shifted, violations, alpha, adjoint)
     gap = xp.where(never_negative, xp.minimum(gap, primal), gap)
-    bound, gap = rounded_down(primal - gap, config.dtype), rounded_up(gap, config.dtype)
-    floor = FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1)
-    converged = gap <= tol * xp.maximum(abs(primal), floor)
-    valid = rows.valid & xp.isfinite(primal) & xp.isfinite(gap)
+    allowed = tol * xp.maximum(abs(primal), FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1))
+    d = rows.xt.shape[0]
+    b = xp.zeros_like(primal) if config.intercept == "none" else params[..., d]
+    return answered(config.dtype, found, rows.valid, allowed, (params[..., :d], b, dual, primal, gap))
+
+
+def answered(dtype: DTypeLike, found: SolverState, valid: Array, allowed: Array, values: tuple[Array, ...]) -> Answer:
+    """The answer `(w, b, dual, primal, gap)` with its status, given the gap that is allowed; NaN where something is not
+    valid. Its bounds stay bounds in a narrower `dtype`."""
+    *point, primal, gap = values
+    # The bound is the gap below: the gap is smaller than the last digit of the values.
+    bound, gap = rounded_down(primal - gap, dtype), rounded_up(gap, dtype)
+    xp = namespace(primal)
+    valid = valid & xp.isfinite(primal) & xp.isfinite(gap)
 
     def unless_refused(values: Array) -> Array:
         return choose(valid, values, xp.full_like(values, xp.nan))
 
     otherwise = xp.where(found.limited, int(Status.STEP_LIMIT), int(Status.STALLED))
-    d = rows.xt.shape[0]
-    b = xp.zeros_like(primal) if config.intercept == "none" else params[..., d]
-    status = xp.where(valid, xp.where(converged, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
-    w, b, dual, primal, bound, gap = map(unless_refused, (params[..., :d], b, dual, primal, bound, gap))
+    status = xp.where(valid, xp.where(gap <= allowed, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
+    w, b, dual, primal, bound, gap = map(unless_refused, (*point, primal, bound, gap))
     return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
 
 
@@ -278,14 +258,10 @@ def net(alpha: Array) -> Array:
 def _rounded(config: Config, task: Task, z: Array) -> tuple[Array, Array]:
     """Parameters that are exact in the caller's dtype, and the same with the bias of centred features.
 
-    Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
-    parameters are tried as well. A free bias is rounded last and takes up what the weights lost. Parameters of 0 are
-    tried too: rounding must not be worse.
+    A few lengths are tried (see `stretches`). A free bias is rounded last and takes up what the weights lost.
     """
     xp, program, centre = namespace(z), task.program, task.centre
     d = centre.shape[-1]
-    rounding = eps(config.dtype)
-    stretches = [0.0, 2.0, 8.0, 32.0] if rounding > eps(z.dtype) else [0.0]
 
     def candidate(stretch: Array) -> tuple[Array, Array]:
         w = (stretch * z[..., :d]).astype(config.dtype).astype(z.dtype)
@@ -296,12 +272,28 @@ def _rounded(config: Config, task: Task, z: Array) -> tuple[Array, Array]:
         params, shifted = (xp.concatenate([w, column(bias)], axis=-1) for bias in (b, b + shift))
         return params, shifted
 
-    candidates = each(candidate, 1 + rounding * xp.asarray([*stretches, -1 / rounding], z.dtype))
+    candidates = each(candidate, stretches(config.dtype, z))
     values = each(lambda z: primal_value(program, z, program.r - program.scores(z)), candidates[1])
-    found: tuple[Array, Array] = jax.tree.map(lambda leaf: leaf[0], candidates)
-    value = values[0]
-    for number in range(1, len(stretches) + 1):
+    found: tuple[Array, Array] = least(candidates, values)
+    return found
+
+
+def stretches(dtype: DTypeLike, z: Array) -> Array:
+    """The lengths of `z` to try when it is rounded to a dtype.
+
+    Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
+    parameters are tried as well. Parameters of 0 are tried too: rounding must not be worse.
+    """
+    rounding = eps(dtype)
+    longer = [0.0, 2.0, 8.0, 32.0] if rounding > eps(z.dtype) else [0.0]
+    return 1 + rounding * namespace(z).asarray([*longer, -1 / rounding], z.dtype)
+
+
+def least(candidates: Any, values: Array) -> Any:
+    """The candidate of least value, along the first axis of every leaf; the first of equals, and NaN is never less."""
+    found, value = jax.tree.map(lambda leaf: leaf[0], candidates), values[0]
+    for number in range(1, len(values)):
         lower = values[number] < value
         found = choose(lower, jax.tree.map(lambda leaf: leaf[number], candidates), found)  # noqa: B023
-        value = xp.where(lower, values[number], value)
+        value = namespace(value).where(lower, values[number], value)
     return found

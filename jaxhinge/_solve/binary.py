@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -202,8 +204,8 @@ def solve_streamed(config: Config, source: Source, l2: Any, options: SolverOptio
     check_streamable(config)
     l2, limits = host_l2(l2), Limits(*host_limits(options.tol, options.max_steps), options.on_interrupt)
     with opened(source, options.as_numpy, options.progress, limits.tol) as stream:
-        answer = stream.solve(config, l2, _start_of(options.init, stream.shape, np, np.float64), limits)
-    return _solution(answer if options.as_numpy else jax.device_put(answer))
+        answer = stream.solve(config, l2, start_of(options.init, stream.shape, np, np.float64), limits)
+    return solution_of(answer if options.as_numpy else jax.device_put(answer))
 
 
 def solve_on_mesh(
@@ -212,10 +214,9 @@ def solve_on_mesh(
     """The solution of rows that stay on their devices."""
     check_one_program(options)
     l2, (tol, max_steps) = host_l2(l2), host_limits(options.tol, options.max_steps)
-    init = options.init
-    check_init(init)
     rows = MeshRows(config, options.as_numpy, x, y, sample_weight, loss)
-    return _solution(rows.solve(l2, None if init is None else (init.params, init.dual), tol, max_steps))
+    init = None if options.init is None else checked_init(options.init, rows.shape)
+    return solution_of(rows.solve(l2, init and (init.params, init.dual), tol, max_steps))
 
 
 def check_one_program(options: SolverOptions) -> None:
@@ -244,75 +245,87 @@ def solve_problem(config: Config, problem: Problem, options: SolverOptions) -> S
     return (_solve_traced if traced else solve_host)(config, problem, options)
 
 
-def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> Solution:
+def check_for_trace(options: SolverOptions) -> None:
+    """Refuse what only a solve on the host can do."""
     if options.as_numpy:
         raise ValueError(
             "as_numpy=True gives NumPy arrays, so it is for the host only; leave it out under jit and vmap."
         )
     if options.on_interrupt == "return" or options.progress:
         raise ValueError('on_interrupt="return" and progress=True are for the host: leave them out under jit and vmap.')
+
+
+def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> Solution:
+    check_for_trace(options)
     dtype = problem.x.dtype
     tol = scalar_like("tol", options.tol, dtype)
     shape = problem.sign.shape[0], problem.x.shape[1]
-    start = jax.lax.stop_gradient(_start_of(options.init, shape, jnp, dtype))
+    start = jax.lax.stop_gradient(start_of(options.init, shape, jnp, dtype))
     max_steps = jnp.asarray(options.max_steps, jnp.int32)
-    return _solution(differentiable(replace(config, dtype=dtype))(weighed(problem), start, tol, max_steps))
+    return solution_of(differentiable(replace(config, dtype=dtype))(weighed(problem), start, tol, max_steps))
 
 
 def solve_host(config: Config, problem: Problem, options: SolverOptions) -> Solution:
     """Solve what is not traced: in NumPy, or in JAX where the data are on an accelerator."""
-    tol, max_steps = host_limits(options.tol, options.max_steps)
     on_accelerator = is_on_accelerator(problem.origin)
     dtype = np.float64 if options.as_numpy else caller_dtype(problem.x)
     config, rows = replace(config, dtype=dtype), weighed_on_host(config, problem)
-    start = _start_of(options.init, (len(rows.c), problem.x.shape[1]), np, np.float64)
+    start = start_of(options.init, (len(rows.c), problem.x.shape[1]), np, np.float64)
     if on_accelerator:
         check_one_program(options)
-        doubled = rows._replace(xt=np.repeat(rows.xt, 2, axis=1)) if config.paired else rows
-        answer = solve_padded(config, doubled, start, tol, max_steps)
+        rows = rows._replace(xt=np.repeat(rows.xt, 2, axis=1)) if config.paired else rows
+    solver = solve_padded if on_accelerator else solve_on_host
+    return solved_on_host(partial(solver, config, rows, start), problem.x, on_accelerator, options)
+
+
+def solved_on_host(solver: Callable[..., Answer], x: Any, on_accelerator: bool, options: SolverOptions) -> Solution:
+    """The solution by `solver(tol, max_steps)`, a compiled program, or by `solver(tol, max_steps, watch)` in NumPy."""
+    tol, max_steps = host_limits(options.tol, options.max_steps)
+    if on_accelerator:
+        answer = solver(tol, max_steps)
     else:
         with step_bar(options.progress, tol) as bar:
-            watch = Watch(options.on_interrupt == "return", bar)
-            answer = solve_on_host(config, rows, start, tol, max_steps, watch)
-    if answer.status == Status.REFUSED:
-        check_finite("x", problem.x)
+            answer = solver(tol, max_steps, Watch(options.on_interrupt == "return", bar))
+    refuse_overflow(answer, x)
+    return solution_of(answer if options.as_numpy else jax.device_put(answer))
+
+
+def refuse_overflow(answer: Answer, x: Any) -> None:
+    """Say what is wrong where checked data were refused: a number in `x`, or the sizes of numbers."""
+    if (np.asarray(answer.status) == Status.REFUSED).any():
+        check_finite("x", x)
         raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    return _solution(answer if options.as_numpy else jax.device_put(answer))
 
 
-def _start_of(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any) -> Start:
-    """The start that `init` asks for, or zeros."""
+def start_of(init: Solution | None, shape: tuple[int, int], numpy: Any, dtype: Any, *classes: int) -> Start:
+    """The start that `init` asks for, or zeros; with a column for each of so many `classes`."""
     n, d = shape
     if init is None:
         zeros = numpy.zeros
-        return Start(zeros(d, dtype), zeros((), dtype), zeros(n, dtype), numpy.asarray(False))
-    check_init(init)
+        w, b, dual = zeros((d, *classes), dtype), zeros(classes, dtype), zeros((n, *classes), dtype)
+        return Start(w, b, dual, numpy.asarray(False))
+    checked_init(init, shape, *classes)
     named = {"init.params.w": init.params[0], "init.params.b": init.params[1], "init.dual": init.dual}
     checked = host_real if numpy is np else float_array
     w, b, dual = (checked(name, leaf).astype(dtype) for name, leaf in named.items())
-    if w.shape != (d,) or dual.shape != (n,):
-        raise ValueError(
-            f"init has params.w of shape {w.shape} and dual of shape {dual.shape}, but x of shape {shape} needs "
-            f"({d},) and ({n},). Start from a solution with the same rows and features, or leave init out."
-        )
     return Start(w, b, dual, numpy.asarray(True))
 
 
-def check_init(init: Any) -> None:
-    """Refuse what is no solution to start from."""
-    if init is not None and not isinstance(init, Solution):
+def checked_init(init: Any, shape: tuple[int, int], *classes: int) -> Solution:
+    """A solution to start from, of a problem of the same dual variables, features and classes."""
+    if not isinstance(init, Solution):
         raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
-    if init is not None and (not isinstance(init.params, tuple) or len(init.params) != 2):
+    if not isinstance(init.params, tuple) or len(init.params) != 2:
         raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
+    (n, d), w, dual = shape, np.shape(init.params[0]), np.shape(init.dual)
+    if w != (d, *classes) or dual != (n, *classes):
+        raise ValueError(
+            f"init has params.w of shape {w} and dual of shape {dual}, but this problem needs {(d, *classes)} and "
+            f"{(n, *classes)}. Start from a solution with the same rows, features and classes, or leave init out."
+        )
+    return init
 
 
-def _solution(answer: Answer) -> Solution:
-    return Solution(
-        params=LinearParams(answer.w, answer.b),
-        dual=answer.dual,
-        primal_value=answer.primal_value,
-        dual_value=answer.dual_value,
-        gap=answer.gap,
-        steps=answer.steps,
-        status=answer.status,
-    )
+def solution_of(answer: Answer) -> Solution:
+    """The answer under the names that users see."""
+    return Solution(LinearParams(answer.w, answer.b), *answer[2:])

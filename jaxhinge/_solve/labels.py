@@ -10,8 +10,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import label_array
 from jaxhinge._base.options import host_l2
-from jaxhinge._base.values import check_class_labels, check_number, check_rows, host_array, host_integer
-from jaxhinge._solve.binary import Solution, SolverOptions
+from jaxhinge._base.values import check_class_labels, check_rows, host_array, host_integer
 from jaxhinge._solve.given import host_rows, traced_rows
 
 
@@ -59,24 +58,3 @@ def _with_traced_labels(x: jax.Array, labels: Any, weight: jax.Array, l2: Any, n
     known = jnp.all((labels >= 0) & (labels < num_classes))
     highest, lowest = jnp.where(counted, labels, 0).max(), jnp.where(counted, labels, num_classes).min()
     return Classified(x, labels.astype(jnp.int32), weight, l2, num_classes, known & (highest > lowest))
-
-
-def check_init(init: Any, shape: tuple[int, int], num_classes: int) -> None:
-    """An earlier solution with the same rows, features and classes."""
-    if not isinstance(init, Solution):
-        raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
-    (n, d), w, dual = shape, jnp.shape(init.params.w), jnp.shape(init.dual)
-    if w != (d, num_classes) or dual != (n, num_classes):
-        raise ValueError(
-            f"init has params.w of shape {w} and dual of shape {dual}, but {n} rows, {d} features and {num_classes} "
-            f"classes need {(d, num_classes)} and {(n, num_classes)}. Start from a solution with the same rows, "
-            "features and classes, or leave init out."
-        )
-
-
-def host_limits(options: SolverOptions) -> tuple[np.float64, np.int32]:
-    """`tol` and `max_steps`, checked."""
-    tol = check_number("tol", options.tol, meaning="a number, at least 0", valid=lambda v: v >= 0)
-    given = host_array("max_steps", options.max_steps)
-    max_steps = host_integer("max_steps", given.item() if given.shape == () else given, at_least=1)
-    return np.float64(tol), np.int32(max_steps)

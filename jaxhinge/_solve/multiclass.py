@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -12,27 +12,25 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import scalar_like
-from jaxhinge._base.interrupts import OnInterrupt, computed
-from jaxhinge._base.precision import in_float64
-from jaxhinge._base.progress import step_bar
-from jaxhinge._base.values import check_finite, is_on_accelerator
-from jaxhinge._methods.executor import Watch
+from jaxhinge._base.interrupts import OnInterrupt
+from jaxhinge._base.values import is_on_accelerator
 from jaxhinge._methods.multiclass.host import solve_on_host
 from jaxhinge._methods.multiclass.implicit import differentiable
-from jaxhinge._methods.multiclass.stages import (
-    LARGEST_SYSTEM,
-    Config,
-    LabelledRows,
-    Start,
-    solve_rows,
-)
-from jaxhinge._methods.padded import padded, padded_size
-from jaxhinge._methods.problem import Answer, Status
+from jaxhinge._methods.multiclass.stages import LARGEST_SYSTEM, Config, LabelledRows, solve_rows
+from jaxhinge._methods.padded import solve_padded
 from jaxhinge._methods.problem import Config as BinaryConfig
-from jaxhinge._objective.objective import LinearParams
-from jaxhinge._solve.binary import Solution, SolverOptions, solver_options
+from jaxhinge._solve.binary import (
+    Solution,
+    SolverOptions,
+    check_for_trace,
+    check_one_program,
+    solution_of,
+    solved_on_host,
+    solver_options,
+    start_of,
+)
 from jaxhinge._solve.given import Place, caller_dtype, config_of, is_traced, place_of
-from jaxhinge._solve.labels import Classified, check_init, classified, host_limits
+from jaxhinge._solve.labels import Classified, classified
 from jaxhinge._solve.multiclass_sources import one_vs_rest_elsewhere, solve_classes_of_stream
 from jaxhinge._solve.one_vs_rest import solve_one_vs_rest
 
@@ -106,19 +104,14 @@ def solve_multiclass(
         Free biases of the first two losses only matter by their differences: they come with the sum 0.
       tol: Stop when `gap <= tol * primal_value`.
       max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from: another `l2`, other weights.
       method: "interior_point"; "ascent", accelerated projected gradient ascent on the dual; "auto" is the interior
         point, after up to 20 steps of ascents where the order of its matrix is above 1,500, and ascents alone above
         8,192. For "one_vs_rest", the methods of `solve`, "newton" among them. Streamed rows of the first two losses
         know "auto" only.
-      as_numpy: Give NumPy arrays, float64 throughout. Host only.
       num_classes: k; by default one more than the largest label. Needed where `labels` are traced. A class without
         rows gets `w = 0` and a bias out of reach of every row where biases are free.
-      progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
-        more than two seconds. Host only.
-      on_interrupt: What Ctrl-C does: "raise" KeyboardInterrupt, or "return" what was reached, certified, with the
-        status STEP_LIMIT. Host only, and "return" is not for rows on an accelerator or a mesh, nor for "one_vs_rest" of
-        streamed rows.
+      init, as_numpy, progress: As for `solve`.
+      on_interrupt: As for `solve`; "return" is not for "one_vs_rest" of streamed rows, either.
 
     Returns:
       A `Solution`, float32 (float64 where x64 is on and `x` is float64): `params.w` `(d, k)`, `params.b` `(k,)`,
@@ -151,7 +144,7 @@ def solve_multiclass(
     options = solver_options(tol, max_steps, init, as_numpy, progress, on_interrupt)
     traced = is_traced(x, labels, l2, sample_weight, tol, max_steps, init)
     if traced:
-        _check_for_trace(options)
+        check_for_trace(options)
     place = place_of(x, labels, traced)
     if place != "memory":
         return _solve_elsewhere(place, loss, binary, (x, labels, l2, sample_weight, num_classes), options)
@@ -186,7 +179,7 @@ def _solve_elsewhere(
         )
     config = Config(loss == "weston_watkins", binary.intercept, 0, binary.method)
     answer = solve_classes_of_stream(config, x, labels, l2, sample_weight, num_classes, options)
-    return _solution(answer if options.as_numpy else jax.device_put(answer))
+    return solution_of(answer if options.as_numpy else jax.device_put(answer))
 
 
 def _check_system(config: Config, shape: tuple[int, int]) -> None:
@@ -200,15 +193,6 @@ def _check_system(config: Config, shape: tuple[int, int]) -> None:
         )
 
 
-def _check_for_trace(options: SolverOptions) -> None:
-    if options.as_numpy:
-        raise ValueError(
-            "as_numpy=True gives NumPy arrays, so it is for the host only; leave it out under jit and vmap."
-        )
-    if options.on_interrupt == "return" or options.progress:
-        raise ValueError('on_interrupt="return" and progress=True are for the host: leave them out under jit and vmap.')
-
-
 def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -> Solution:
     dtype = problem.x.dtype
     l2 = scalar_like("l2", problem.l2, dtype)
@@ -216,70 +200,19 @@ def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -
     finite = jnp.all(jnp.isfinite(problem.x)) & jnp.isfinite(total + l2)
     valid = problem.valid & finite & jnp.all(problem.weight >= 0) & (total > 0) & (l2 > 0)
     rows = LabelledRows(problem.x.T, problem.labels, problem.weight / total, l2, valid)
-    start = _multiclass_start(options.init, problem.x.shape, config.num_classes, jnp, dtype)
-    tol = scalar_like("tol", options.tol, dtype)
-    start = jax.lax.stop_gradient(start)
-    return _solution(differentiable(replace(config, dtype=dtype))(rows, start, tol, _steps(options)))
-
-
-def _steps(options: SolverOptions) -> jax.Array:
-    return jnp.asarray(options.max_steps, jnp.int32)
+    start = jax.lax.stop_gradient(start_of(options.init, problem.x.shape, jnp, dtype, config.num_classes))
+    tol, max_steps = scalar_like("tol", options.tol, dtype), jnp.asarray(options.max_steps, jnp.int32)
+    return solution_of(differentiable(replace(config, dtype=dtype))(rows, start, tol, max_steps))
 
 
 def _solve_host(config: Config, problem: Classified, options: SolverOptions, on_accelerator: bool) -> Solution:
     """Solve what is not traced: in NumPy, or in JAX where the data are on an accelerator."""
-    tol, max_steps = host_limits(options)
     x = problem.x
     config = replace(config, dtype=np.float64 if options.as_numpy else caller_dtype(x))
     c = problem.weight / problem.weight.sum()
     rows = LabelledRows(x.T, problem.labels, c, np.float64(problem.l2), np.bool_(True))
-    start = _multiclass_start(options.init, x.shape, config.num_classes, np, np.float64)
+    start = start_of(options.init, x.shape, np, np.float64, config.num_classes)
     if on_accelerator:
-        if options.on_interrupt == "return":
-            raise ValueError('on_interrupt="return" is for the CPU: on an accelerator a solve is one compiled program.')
-        answer = _solve_padded(config, rows, start, tol, max_steps)
-    else:
-        with step_bar(options.progress, float(tol)) as bar:
-            watch = Watch(options.on_interrupt == "return", bar)
-            answer = solve_on_host(config, rows, start, float(tol), int(max_steps), watch)
-    if answer.status == Status.REFUSED:
-        check_finite("x", x)
-        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    return _solution(answer if options.as_numpy else jax.device_put(answer))
-
-
-def _solve_padded(config: Config, rows: LabelledRows, start: Start, tol: np.float64, max_steps: np.int32) -> Answer:
-    """The answer in NumPy arrays, by a program that is compiled for the next of a few numbers of rows."""
-    n = len(rows.c)
-    size = padded_size(n)
-    per_row = {name: padded(getattr(rows, name), size) for name in ("xt", "labels", "c")}
-    start = start._replace(dual=padded(start.dual.T, size).T)
-    with jax.enable_x64(True):
-        found = computed(_compiled_multiclass(config)(rows._replace(**per_row), start, tol, max_steps))
-        answer: Answer = jax.tree.map(np.array, found)
-    return answer._replace(dual=answer.dual[:n])
-
-
-@lru_cache
-def _compiled_multiclass(config: Config) -> Any:
-    return jax.jit(in_float64(partial(solve_rows, config), config.dtype))
-
-
-def _multiclass_start(init: Solution | None, shape: tuple[int, int], num_classes: int, numpy: Any, dtype: Any) -> Start:
-    """The start that `init` asks for, or zeros."""
-    n, d = shape
-    if init is None:
-        zeros = numpy.zeros
-        return Start(
-            zeros((d, num_classes), dtype),
-            zeros(num_classes, dtype),
-            zeros((n, num_classes), dtype),
-            numpy.asarray(False),
-        )
-    check_init(init, shape, num_classes)
-    w, b, dual = (numpy.asarray(leaf).astype(dtype) for leaf in (*init.params, init.dual))
-    return Start(w, b, dual, numpy.asarray(True))
-
-
-def _solution(answer: Answer) -> Solution:
-    return Solution(LinearParams(answer.w, answer.b), *answer[2:])
+        check_one_program(options._replace(progress=None))
+    solver: Any = partial(solve_padded, solver=solve_rows) if on_accelerator else solve_on_host
+    return solved_on_host(partial(solver, config, rows, start), x, on_accelerator, options)

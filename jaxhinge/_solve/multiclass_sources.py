@@ -13,14 +13,12 @@ import numpy as np
 from jaxhinge._base.options import host_l2
 from jaxhinge._base.values import check_class_labels, check_rows, check_sample_weight, host_array, host_real
 from jaxhinge._methods.multiclass.stages import LARGEST_SYSTEM, Config
-from jaxhinge._methods.multiclass.streamed import StreamedClasses, solve_stream, watched
+from jaxhinge._methods.multiclass.streamed import StreamedClasses, solve_stream
 from jaxhinge._methods.problem import Answer
-from jaxhinge._methods.streamed.blocks import pieces_of
-from jaxhinge._methods.streamed.rows import first_pass
+from jaxhinge._methods.streamed.stages import Limits, Source, first_read
 from jaxhinge._objective.objective import LinearParams
-from jaxhinge._solve.binary import Solution, SolverOptions, solve
+from jaxhinge._solve.binary import Solution, SolverOptions, checked_init, solve
 from jaxhinge._solve.given import host_limits
-from jaxhinge._solve.labels import check_init
 from jaxhinge._solve.one_vs_rest import combined
 
 
@@ -30,18 +28,16 @@ def solve_classes_of_stream(
     """The answer for a memory-mapped `x`, or for blocks where `labels` is None."""
     if config.method != "auto":
         raise ValueError(f'method={config.method!r} needs all rows in memory. For streamed rows, leave it at "auto".')
-    l2, limits = host_l2(l2), (*host_limits(options.tol, options.max_steps), options.on_interrupt)
-    with watched(options.progress, limits[0]) as bar:
-        if labels is not None:
-            labels = host_array("labels", labels)
-            check_rows("labels", labels, x.shape[0])
-            check_class_labels("labels", labels, num_classes)
-        streamed = first_pass(pieces_of(x, labels, sample_weight, real=True), bar.tick)
-        bar.begin(streamed.num_blocks)
+    l2, limits = host_l2(l2), Limits(*host_limits(options.tol, options.max_steps), options.on_interrupt)
+    if labels is not None:
+        labels = host_array("labels", labels)
+        check_rows("labels", labels, x.shape[0])
+        check_class_labels("labels", labels, num_classes)
+    with first_read(Source(x, labels, sample_weight), True, options.progress, limits.tol) as (streamed, bar):
         whole = (streamed.y == np.floor(streamed.y)).all()
         as_integers = streamed.y.astype(np.int64) if whole else streamed.y
         k = check_class_labels("labels", as_integers, num_classes, streamed.weight)
-        dtype = np.dtype(np.float64) if options.as_numpy else jax.dtypes.canonicalize_dtype(streamed.layout.dtype)
+        dtype = streamed.caller_dtype(options.as_numpy)
         task = StreamedClasses(replace(config, num_classes=k, dtype=dtype), streamed, l2)
         order = (k - 1) * len(task.frame.penalty)
         if order > LARGEST_SYSTEM:
@@ -56,7 +52,7 @@ def _start_of(init: Solution | None, task: StreamedClasses) -> Any:
     """The parameters of an earlier solution, `(k, p)` in centred features; its dual is not needed."""
     if init is None:
         return None
-    check_init(init, (task.streamed.num_rows, len(task.centre)), len(task.present))
+    checked_init(init, (task.streamed.num_rows, len(task.centre)), len(task.present))
     w, b = (np.asarray(leaf, np.float64) for leaf in init.params)
     bias = [] if task.config.intercept == "none" else [b + task.centre @ w]
     z = np.column_stack([w.T, *bias])

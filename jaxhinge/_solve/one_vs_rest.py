@@ -13,15 +13,23 @@ import numpy as np
 from jaxhinge._base.arrays import NDArray, scalar_like
 from jaxhinge._base.precision import eps
 from jaxhinge._base.progress import step_bar
-from jaxhinge._base.values import check_finite, is_on_accelerator
-from jaxhinge._methods.batch import Batch, problems_at_once, share, solve_batch
+from jaxhinge._base.values import is_on_accelerator
+from jaxhinge._methods.batch import Batch, problems_at_once, share, solve_in_chunks
 from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.host import solve_on_host
-from jaxhinge._methods.problem import Answer, Config, Start, Status
+from jaxhinge._methods.problem import Answer, Config, Status, numpy_start
 from jaxhinge._objective.objective import LinearParams
-from jaxhinge._solve.binary import Solution, SolverOptions, solve_problem
-from jaxhinge._solve.given import Problem, caller_dtype, weighed_on_host
-from jaxhinge._solve.labels import Classified, check_init, host_limits
+from jaxhinge._solve.binary import (
+    Solution,
+    SolverOptions,
+    check_one_program,
+    checked_init,
+    refuse_overflow,
+    solution_of,
+    solve_problem,
+)
+from jaxhinge._solve.given import Problem, caller_dtype, host_limits, weighed_on_host
+from jaxhinge._solve.labels import Classified
 
 _ANY_MEMORY = 1e15
 # `_QUICK`: smaller features are solved in less time than after which a progress bar is drawn.
@@ -64,7 +72,7 @@ def _solve_traced(config: Config, problem: Classified, options: SolverOptions) -
 
 
 def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> Solution:
-    tol, max_steps = host_limits(options)
+    tol, max_steps = host_limits(options.tol, options.max_steps)
     x = problem.x
     signs, known = _stand_in(config, *_signs(problem, np), np)
     config = replace(config, dtype=np.float64 if options.as_numpy else caller_dtype(x))
@@ -74,11 +82,9 @@ def _solve_host(config: Config, problem: Classified, options: SolverOptions) -> 
         _check_for_accelerator(config, options)
     one_by_one = not is_on_accelerator(x) and (_asks_for_steps(config, options) or x.size > _QUICK)
     solve_all = partial(_one_by_one, options) if one_by_one else _as_a_batch
-    answer = solve_all(config, problem, signs, before, float(tol), int(max_steps))
-    if (answer.status == Status.REFUSED).any():
-        check_finite("x", x)
-        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-    solution = combined(Solution(LinearParams(answer.w, answer.b), *answer[2:]), known, tol, np)
+    answer = solve_all(config, problem, signs, before, tol, max_steps)
+    refuse_overflow(answer, x)
+    solution = combined(solution_of(answer), known, tol, np)
     return solution if options.as_numpy else jax.device_put(solution)
 
 
@@ -88,8 +94,7 @@ def _asks_for_steps(config: Config, options: SolverOptions) -> bool:
 
 
 def _check_for_accelerator(config: Config, options: SolverOptions) -> None:
-    if options.on_interrupt == "return":
-        raise ValueError('on_interrupt="return" is for the CPU: on an accelerator a solve is one compiled program.')
+    check_one_program(options._replace(progress=None))
     if config.method != "auto":
         raise ValueError(
             f'method={config.method!r} is for the CPU: on an accelerator loss="one_vs_rest" is solved as one batch. '
@@ -102,16 +107,9 @@ def _as_a_batch(
 ) -> Answer:
     x, k = problem.x, problem.num_classes
     shared = share(x, problem.weight)
+    batch = Batch(signs, np.tile(problem.weight, (k, 1)), np.full(k, problem.l2))
     at_once = problems_at_once(k, x, shared.size, _ANY_MEMORY)
-    found = []
-    for first in range(0, k, at_once):
-        # All chunks have one size, so that they are compiled once; the last repeats its last problem.
-        chunk = np.minimum(np.arange(first, first + at_once), k - 1)
-        batch = Batch(signs[chunk], np.tile(problem.weight, (at_once, 1)), np.full(at_once, problem.l2))
-        start = None if before is None else jax.tree.map(lambda leaf: leaf[chunk], before)  # noqa: B023
-        found.append(solve_batch(config, shared, batch, start, tol, max_steps))
-    answer: Answer = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:k], *found)
-    return answer
+    return solve_in_chunks(config, shared, batch, before, at_once, tol, max_steps)
 
 
 def _one_by_one(
@@ -129,10 +127,7 @@ def _one_by_one(
         watch = Watch(options.on_interrupt == "return", bar)
         for number, sign in enumerate(signs):
             rows = weighed_on_host(config, Problem(x, sign, np.ones(x.shape[0]), problem.weight, problem.l2))
-            start = Start(np.zeros(x.shape[1]), np.zeros(()), np.zeros(x.shape[0]), np.bool_(False))
-            if before is not None:
-                w, b, dual = (leaf[number].astype(np.float64) for leaf in (before.w, before.b, before.dual))
-                start = Start(w, b, dual, np.bool_(True))
+            start = numpy_start(before and Answer(*(leaf[number] for leaf in before)), *x.shape)
             found.append(solve_on_host(config, rows, start, tol, max_steps, watch))
     return Answer(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
 
@@ -141,7 +136,7 @@ def _class_problems_of(init: Solution | None, shape: tuple[int, int], num_classe
     """An earlier solution with the classes along the first axis of its parameters and dual."""
     if init is None:
         return None
-    check_init(init, shape, num_classes)
+    checked_init(init, shape, num_classes)
     every = [numpy.broadcast_to(numpy.asarray(leaf), (num_classes,)) for leaf in init[2:]]
     return Solution(LinearParams(init.params.w.T, init.params.b), init.dual.T, *every)
 

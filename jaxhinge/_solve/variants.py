@@ -62,16 +62,9 @@ def solve_regression(
       y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       epsilon: Half the width of the tube, at least 0.
-      sample_weight: `(n,)`, not negative, not all 0.
-      fit_intercept: True for a free bias, False for none, "regularized" to count it in the norm.
+      sample_weight, fit_intercept: As for `solve`.
       squared: Whether the loss is squared.
-      tol: Stop when `gap <= tol * |primal_value|`.
-      max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from.
-      method: As for `solve`.
-      as_numpy: Give NumPy arrays, float64 throughout. Host only.
-      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
-      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
+      tol, max_steps, init, method, as_numpy, progress, on_interrupt: As for `solve`.
 
     Returns:
       A `Solution`. Its `dual` `(2n,)` has two entries for each row, for a target above the tube and for one below
@@ -129,15 +122,8 @@ def solve_quantile(
       y: Real targets `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       quantile: `q`, strictly between 0 and 1.
-      sample_weight: `(n,)`, not negative, not all 0.
-      fit_intercept: True for a free bias, False for none, "regularized" to count it in the norm.
-      tol: Stop when `gap <= tol * |primal_value|`.
-      max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from.
-      method: As for `solve`.
-      as_numpy: Give NumPy arrays, float64 throughout. Host only.
-      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
-      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
+      sample_weight, fit_intercept: As for `solve`.
+      tol, max_steps, init, method, as_numpy, progress, on_interrupt: As for `solve`.
 
     Returns:
       A `Solution`. Its `dual` `(2n,)` has two entries for each row, for a target above the quantile, in
@@ -190,13 +176,7 @@ def solve_ranking(
       pairs: Integers `(m, 2)`: the preferred row, the other row.
       l2: The strength of regularisation, above 0.
       sample_weight: `(m,)`, one for each pair, not negative, not all 0.
-      tol: Stop when `gap <= tol * |primal_value|`.
-      max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from.
-      method: As for `solve`.
-      as_numpy: Give NumPy arrays, float64 throughout. Host only.
-      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
-      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
+      tol, max_steps, init, method, as_numpy, progress, on_interrupt: As for `solve`.
 
     Returns:
       A `Solution`; its `dual` has shape `(m,)`.
@@ -267,12 +247,7 @@ def solve_one_class(
       l2: The strength of regularisation, above 0. It only scales the solution, by `1 / l2`.
       sample_weight: `(n,)`, not negative, not all 0.
       tol: Stop when `gap <= tol * |primal_value|`; the objective is negative where the data keep off the origin.
-      max_steps: Stop after this many steps.
-      init: A solution of a nearby problem to start from.
-      method: As for `solve`.
-      as_numpy: Give NumPy arrays, float64 throughout. Host only.
-      progress: Whether to draw a progress bar; None draws one on a terminal where it takes more than two seconds.
-      on_interrupt: What Ctrl-C does: "raise", or "return" what was reached, certified. Host only.
+      max_steps, init, method, as_numpy, progress, on_interrupt: As for `solve`.
 
     Returns:
       A `Solution`; its `dual` `(n,)` has `0 <= dual_i <= c_i / nu` and the sum 1.

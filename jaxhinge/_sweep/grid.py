@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from jaxhinge._base.arrays import NDArray
-from jaxhinge._methods.batch import Batch, problems_at_once, share, solve_batch
+from jaxhinge._base.interrupts import OnInterrupt
+from jaxhinge._base.progress import LONG_RUN
+from jaxhinge._methods.batch import Batch, chunks_of, problems_at_once, share, solve_batch, solve_in_chunks
 from jaxhinge._methods.problem import Answer, Config, Status
-
-OnInterrupt = Literal["raise", "return"]
-_LONG = 2.0  # seconds, beyond which a progress bar is worth its line
 
 
 class Problems(NamedTuple):
@@ -62,7 +61,7 @@ class Solver:
         problem, fold = np.divmod(np.arange(count * folds), folds)
         with grid_bar(len(l2) * count * folds, self.options.progress) as bar:
             try:
-                for chunk in self._chunks(count * folds):
+                for chunk in chunks_of(count * folds, self.at_once):
                     sign = self.problems.sign[problem[chunk]]
                     weight = self.problems.weight[problem[chunk]] * train[fold[chunk]]
                     before = None
@@ -83,17 +82,8 @@ class Solver:
 
     def refit(self, l2: NDArray, tol: float) -> Answer:
         """Every problem on all its rows, each at its own strength, through the function that is compiled already."""
-        answers = []
-        for chunk in self._chunks(len(l2)):
-            batch = Batch(self.problems.sign[chunk], self.problems.weight[chunk], l2[chunk])
-            answers.append(self.solve(batch, None, tol))
-        joined = [np.concatenate(leaves)[: len(l2)] for leaves in zip(*answers, strict=True)]
-        return Answer(*joined)
-
-    def _chunks(self, count: int) -> list[NDArray]:
-        """The numbers of the problems, equally many in each chunk: the last chunk repeats the last problem."""
-        numbers = np.minimum(np.arange(-(-count // self.at_once) * self.at_once), count - 1)
-        return list(numbers.reshape(-1, self.at_once))
+        batch = Batch(self.problems.sign, self.problems.weight, l2)
+        return solve_in_chunks(self.config, self.shared, batch, None, self.at_once, tol, self.options.max_steps)
 
 
 def unsolved_grid(strengths: int, problems: tuple[int, ...], num_features: int) -> Grid:
@@ -111,7 +101,7 @@ def unsolved_grid(strengths: int, problems: tuple[int, ...], num_features: int) 
 def grid_bar(total: int, progress: bool | None) -> Any:
     """A bar that counts solved problems; None draws it where it takes long and stderr is a terminal."""
     disable = None if progress is None else not progress
-    return tqdm(total=total, desc="sweep", unit="problem", delay=_LONG, disable=disable)
+    return tqdm(total=total, desc="sweep", unit="problem", delay=LONG_RUN, disable=disable)
 
 
 def _fields(answer: Answer) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from jaxhinge._base.progress import LONG_RUN
 from jaxhinge._base.values import check_outside_jit
 from jaxhinge._methods.problem import Answer, Method
 from jaxhinge._objective.objective import LinearParams
-from jaxhinge._solve.binary import Loss, solver_options
+from jaxhinge._solve.binary import Loss, solution_of, solver_options
 from jaxhinge._solve.given import config_of
 from jaxhinge._solve.prepared import prepared
 from jaxhinge._sweep.sweep import checked_strengths
@@ -109,15 +109,5 @@ def path(
             before = answers[number] = solver.solve(float(strengths[number]), before)
             bar.update()
         leaves = [solver.stacked(leaf) for leaf in zip(*(answers[i] for i in range(len(order))), strict=True)]
-    found = Answer(*leaves)
     given = strengths.astype(solver.dtype)
-    return Path(
-        l2=given if as_numpy else jax.device_put(given),
-        params=LinearParams(found.w, found.b),
-        dual=found.dual,
-        primal_value=found.primal_value,
-        dual_value=found.dual_value,
-        gap=found.gap,
-        steps=found.steps,
-        status=found.status,
-    )
+    return Path(given if as_numpy else jax.device_put(given), *solution_of(Answer(*leaves)))

@@ -170,9 +170,11 @@ def shaped(
     """The results with the axes in the order that `Sweep` promises."""
 
     def grouped(leaf: Any) -> Any:
-        # (num_l2, problems, folds, ...) to (groups, classes, num_l2, folds, ...)
-        moved = np.moveaxis(leaf, 1, 0)
-        return moved.reshape(*task.groups.shape, *moved.shape[1:])
+        # (problems, ...) to (groups, classes, ...)
+        return leaf.reshape(*task.groups.shape, *leaf.shape[1:])
+
+    def of_grid(leaf: Any) -> Any:
+        return grouped(np.moveaxis(leaf, 1, 0))
 
     def led(leaf: Any) -> Any:
         return leaf.reshape((*task.leading, *leaf.shape[1:]))
@@ -180,26 +182,26 @@ def shaped(
     def by_class(leaf: Any) -> Any:
         return led(np.moveaxis(leaf, 1, -1) if task.multiclass else leaf[:, 0])
 
-    def of_best(leaf: Any) -> Any:
-        return leaf.reshape(*task.groups.shape, *leaf.shape[1:])
+    def total(leaf: Any) -> Any:
+        return led(leaf.sum(axis=1))
 
-    params = LinearParams(by_class(grouped(grid.w)), by_class(grouped(grid.b)))
+    answer = Answer(*map(grouped, answer))
     best = Solution(
-        params=LinearParams(by_class(of_best(answer.w)), by_class(of_best(answer.b))),
-        dual=by_class(of_best(answer.dual)),
-        primal_value=led(of_best(answer.primal_value).sum(axis=1)),
-        dual_value=led(of_best(answer.dual_value).sum(axis=1)),
-        gap=led(of_best(answer.gap).sum(axis=1)),
-        steps=led(of_best(answer.steps).sum(axis=1)),
-        status=led(of_best(answer.status).max(axis=1)),
+        params=LinearParams(by_class(answer.w), by_class(answer.b)),
+        dual=by_class(answer.dual),
+        primal_value=total(answer.primal_value),
+        dual_value=total(answer.dual_value),
+        gap=total(answer.gap),
+        steps=total(answer.steps),
+        status=led(answer.status.max(axis=1)),
     )
     return Sweep(
         l2=strengths,
-        params=params,
+        params=LinearParams(by_class(of_grid(grid.w)), by_class(of_grid(grid.b))),
         val_score=led(scores),
-        gap=led(grouped(grid.gap).sum(axis=1)),
-        status=led(grouped(grid.status).max(axis=1)),
-        steps=led(grouped(grid.steps).sum(axis=1)),
+        gap=total(of_grid(grid.gap)),
+        status=led(of_grid(grid.status).max(axis=1)),
+        steps=total(of_grid(grid.steps)),
         best_l2=led(chosen),
         best=best,
         interrupted=interrupted,

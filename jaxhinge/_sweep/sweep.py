@@ -12,13 +12,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhinge._base.arrays import NDArray, check_within_range, flag
+from jaxhinge._base.interrupts import OnInterrupt, check_on_interrupt
 from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import check_finite, check_number, check_outside_jit, host_integer, host_real
 from jaxhinge._methods.sharded import is_sharded, sharded_scores
 from jaxhinge._solve.binary import Loss
 from jaxhinge._solve.given import caller_dtype, config_of, in_memory
 from jaxhinge._sweep.folds import Folds, make_folds
-from jaxhinge._sweep.grid import Grid, OnInterrupt, Options, Solver
+from jaxhinge._sweep.grid import Grid, Options, Solver
 from jaxhinge._sweep.results import GridTask, Sweep, grid_task_of, on_device, shaped
 from jaxhinge._sweep.scores import Metric, check_held_out, metric_of
 
@@ -186,12 +187,10 @@ def checked_strengths(l2: Any) -> NDArray:
 
 
 def _options(tol: Any, max_steps: Any, memory_budget: Any, progress: bool | None, on_interrupt: OnInterrupt) -> Options:
-    if on_interrupt not in ("raise", "return"):
-        raise ValueError(f'on_interrupt must be "raise" or "return"; got {on_interrupt!r}.')
     return Options(
         check_number("tol", tol, meaning="a number, at least 0", valid=lambda value: value >= 0),
         host_integer("max_steps", max_steps, at_least=1),
         check_number("memory_budget", memory_budget, meaning="bytes, above 0", valid=lambda v: v > 0),
         progress if progress is None else flag("progress", progress),
-        on_interrupt,
+        check_on_interrupt(on_interrupt),
     )

@@ -21,25 +21,21 @@ from jax.typing import DTypeLike
 
 from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import tiny
+from jaxhinge._methods.ascent import LIPSCHITZ_MARGIN, Ascent, extrapolated, largest_eigenvalue, stretched
+from jaxhinge._methods.certificate import Certified, better, within
 from jaxhinge._methods.executor import Watch, namespace, repeat, while_loop
 from jaxhinge._methods.multiclass.program import (
-    Certified,
     Program,
-    better,
     certify,
     differences,
     in_dtype,
     primal_value,
     violations,
-    within,
 )
 
 _STEPS_PER_CERTIFICATE = 50
-_POWER_STEPS = 20
 _PROJECTION_ROUNDS = 12
 _STRETCHES = (1 + 3e-6, 1 + 3e-5, 1 + 3e-4)
-# `_LIPSCHITZ_MARGIN`: the power method approaches the largest eigenvalue from below, so that its result is raised.
-_LIPSCHITZ_MARGIN = 1.1
 # `_PROBES`: products with so many vectors of random signs tell how stiff the features are on average.
 _PROBES = 8
 
@@ -56,24 +52,17 @@ class _Momentum(NamedTuple):
     bias: Array
 
 
-class Ascent(NamedTuple):
-    """The state of the loop: where the ascents are, the best certificate, and the steps made."""
-
-    momentum: _Momentum
-    best: Certified
-    steps: Array
-
-
 def ascend(
     program: Program, best: Certified, tol: Array, max_steps: Array, dtype: DTypeLike, watch: Watch | None = None
 ) -> Ascent:
-    """Ascend from `best.push`, products in `dtype`, until the certificate is within `tol`.
+    """Ascend from `best.alpha`, products in `dtype`, until the certificate is within `tol`.
 
     A step is 50 ascents and a certificate.
     """
     penalised = _with_penalised_bias(program)
     low = penalised if program.c.dtype == dtype else in_dtype(penalised, dtype)
-    lipschitz = _LIPSCHITZ_MARGIN * _largest_eigenvalue(low) * (len(low.label) if program.summed else 1)
+    eigenvalue = largest_eigenvalue(low.penalty, low.rows.products, low.rows.adjoint)
+    lipschitz = LIPSCHITZ_MARGIN * eigenvalue * (len(low.label) if program.summed else 1)
 
     def unfinished(ascent: Ascent) -> Array:
         return (ascent.steps < max_steps) & ~within(program, ascent.best, tol)
@@ -81,7 +70,7 @@ def ascend(
     def block(ascent: Ascent) -> Ascent:
         momentum, found, steps = ascent
         momentum = repeat(_STEPS_PER_CERTIFICATE, lambda m: _ascent_step(low, m, lipschitz), momentum)
-        push = program.wrong * momentum.reached.astype(best.push.dtype)
+        push = program.wrong * momentum.reached.astype(best.alpha.dtype)
         z = _primal_of(penalised, push, momentum.bias.astype(push.dtype))
         if program.free_bias:
             momentum = momentum._replace(bias=z[:, -1].astype(dtype))
@@ -91,8 +80,8 @@ def ascend(
 
 
 def _at_rest(program: Program, best: Certified, dtype: DTypeLike) -> Ascent:
-    """At `best.push`."""
-    xp, push = namespace(best.push), best.push.astype(dtype)
+    """At `best.alpha`."""
+    xp, push = namespace(best.alpha), best.alpha.astype(dtype)
     kept = 0 if program.summed else program.label * (program.c - xp.sum(push, axis=0))[None, :]
     # Numbers that vary over the axes of a `shard_map` as the data do.
     zero = 0 * xp.isnan(best.primal)
@@ -102,18 +91,13 @@ def _at_rest(program: Program, best: Certified, dtype: DTypeLike) -> Ascent:
 
 
 def _stretched(program: Program, z: Array, push: Array) -> Certified:
-    """The certificate of the best of a few lengths of `z`.
-
-    On separable rows every margin is 1 but for the rounding of low precision, and the losses of those that fall short
-    of it by a millionth can outweigh the whole objective.
-    """
     scores = program.scores(z)
-    found = certify(program, z, push, scores)
     change = differences(program, scores)
-    for stretch in _STRETCHES:
-        primal = primal_value(program, stretch * z, program.wrong + stretch * change)
-        found = better(found, found._replace(z=stretch * z, primal=primal))
-    return found
+
+    def primal_at(length: float) -> Array:
+        return primal_value(program, length * z, program.wrong + length * change)
+
+    return stretched(certify(program, z, push, scores), _STRETCHES, primal_at)
 
 
 def _with_penalised_bias(program: Program) -> Program:
@@ -129,15 +113,10 @@ def _with_penalised_bias(program: Program) -> Program:
 
 
 def _ascent_step(program: Program, state: _Momentum, lipschitz: Array) -> _Momentum:
-    xp = namespace(state.ahead)
     z = _primal_of(program, program.wrong * state.ahead, state.bias)
     gradient = violations(program, program.scores(z))
     reached = _projected(program, state.ahead + gradient / lipschitz)
-    change = reached - state.reached
-    # Momentum that points downhill is dropped.
-    previous = xp.where(xp.sum((state.ahead - reached) * change) > 0, 1, state.momentum)
-    momentum = (1 + xp.sqrt(1 + 4 * previous**2)) / 2
-    return _Momentum(reached, reached + (previous - 1) / momentum * change, momentum, state.bias)
+    return _Momentum(reached, *extrapolated(state.reached, state.ahead, reached, state.momentum), state.bias)
 
 
 def _primal_of(program: Program, push: Array, bias: Array) -> Array:
@@ -166,19 +145,3 @@ def on_simplex(point: Array, allowed: Array, total: Array) -> Array:
 
     active = repeat(min(_PROJECTION_ROUNDS, len(point)), narrow, allowed)
     return xp.where(allowed, xp.maximum(point - threshold(active)[None, :], 0), 0)
-
-
-def _largest_eigenvalue(program: Program) -> Array:
-    """Of `X' P^-1 X`, by the power method."""
-    xp, rows = namespace(program.penalty), program.rows
-    root = 1 / xp.sqrt(program.penalty)
-
-    def power(direction: Array) -> Array:
-        image = root * rows.adjoint(rows.products(root * direction))
-        return image / xp.maximum(xp.sqrt(image @ image), tiny(image.dtype))
-
-    # A fixed start that is orthogonal to no likely eigenvector.
-    first = xp.cos(xp.arange(len(root), dtype=root.dtype)) + 1.5 + 0 * root
-    direction = repeat(_POWER_STEPS, power, first / xp.sqrt(first @ first))
-    image = rows.products(root * direction)
-    return xp.sum(image * image)

@@ -9,20 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from jaxhinge._base.threads import one_blas_thread
+from jaxhinge._methods.certificate import better, within
 from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.host import in_dtype, operator_of
 from jaxhinge._methods.multiclass.ascent import ascend
-from jaxhinge._methods.multiclass.interior_point import interior_point_steps, restart_from
+from jaxhinge._methods.multiclass.interior_point import interior_point_steps
 from jaxhinge._methods.multiclass.linear_systems import by_matrix
-from jaxhinge._methods.multiclass.program import better, within
 from jaxhinge._methods.multiclass.stages import (
     ASCENT_STEPS,
     Config,
     LabelledRows,
     MulticlassTask,
     Reduced,
-    SolverState,
-    Start,
     begins_with_ascents,
     cold_start,
     ends_with_ascents,
@@ -33,7 +31,8 @@ from jaxhinge._methods.multiclass.stages import (
     unreduced,
     warm_start,
 )
-from jaxhinge._methods.problem import Answer
+from jaxhinge._methods.problem import Answer, Start
+from jaxhinge._methods.stages import SolverState, restart_from
 from jaxhinge._rows.dense import DenseRows
 
 

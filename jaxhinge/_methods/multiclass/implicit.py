@@ -25,20 +25,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.precision import in_float64
+from jaxhinge._methods.implicit import bordered_inverse, tangent_of, with_tangent
 from jaxhinge._methods.multiclass.interior_point import interior_point_steps, newton_edges, pushes_of
 from jaxhinge._methods.multiclass.linear_systems import Edges, by_matrix, penalised_system
 from jaxhinge._methods.multiclass.program import Program
 from jaxhinge._methods.multiclass.stages import (
     Config,
     LabelledRows,
-    Start,
     canonical,
     cold_start,
     solve_rows,
     task_of,
 )
-from jaxhinge._methods.problem import Answer
+from jaxhinge._methods.problem import Answer, Start
 
 # `_TIGHT`: complementarity, relative to the objective, at which the solution is differentiated.
 _TIGHT = 1e-12
@@ -73,19 +72,11 @@ class Sensitivity(NamedTuple):
 @lru_cache
 def differentiable(config: Config) -> Callable[[LabelledRows, Start, jax.Array, jax.Array], Answer]:
     """`solve_rows` behind the float64 boundary, with a derivative in the rows."""
-    solver = jax.jit(in_float64(partial(solve_rows, config), config.dtype))
-    sensitivity = jax.jit(in_float64(partial(_sensitivity, config), config.dtype))
 
-    @jax.custom_jvp
-    def solver_with_derivative(rows: LabelledRows, start: Start, tol: jax.Array, max_steps: jax.Array) -> Answer:
-        return solver(rows, start, tol, max_steps)  # type: ignore[no-any-return]
+    def tangent(rows: LabelledRows, sensitivity: Any, change: LabelledRows, answer: Answer) -> Answer:
+        return _tangent(config, rows, sensitivity(rows), change, answer)
 
-    @solver_with_derivative.defjvp
-    def _rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Answer, Answer]:
-        rows, answer = primals[0], solver_with_derivative(*primals)
-        return answer, _tangent(config, rows, sensitivity(rows), tangents[0], answer)
-
-    return solver_with_derivative
+    return with_tangent(config, solve_rows, _sensitivity, tangent)
 
 
 def _sensitivity(config: Config, rows: LabelledRows) -> Sensitivity:
@@ -128,30 +119,13 @@ def _newton_maps(program: Program, edges: Edges) -> tuple[jax.Array, jax.Array]:
     graph = jnp.einsum("ma,mb,mpq->apbq", ends[:, :-1], ends[:, :-1], grams.reshape(-1, p, p))
     reduced = penalised_system(program, graph).reshape((k - 1) * p, (k - 1) * p)
     penalised = jnp.tile(program.penalty > 0, k - 1)
-    blocks = _bordered_inverse(reduced, penalised, rows.reshape(number, -1), 1 / jnp.where(exists, largest, 1))
-    columns, equations = blocks[:, : (k - 1) * p], blocks[:, (k - 1) * p :]
+    blocks = bordered_inverse(reduced, penalised, rows.reshape(number, -1), 1 / jnp.where(exists, largest, 1))
+    columns, equations = jnp.split(blocks[: (k - 1) * p], [(k - 1) * p], axis=1)
     laplacians = jnp.einsum("ma,mb,mn->abn", ends, ends, rest)[:-1]
     response = -columns @ (laplacians[:, None] * at[None, :, None, :]).reshape(-1, k * n)
     places = jnp.arange(k)[None, :] * n + (chosen % n)[:, None]
     response = response.at[:, places].add(-equations[:, :, None] * sides[None])
     return _all_classes(program, columns), _all_classes(program, response)
-
-
-def _bordered_inverse(matrix: jax.Array, penalised: jax.Array, border: jax.Array, corner: jax.Array) -> jax.Array:
-    """The first rows of the inverse of `[[matrix, border'], [border, -diag(corner)]]`.
-
-    The system is scaled to a unit diagonal, and to rows of unit length, their corner included. Coordinates that are not
-    penalised have next to no diagonal and keep their scale.
-    """
-    size = len(matrix)
-    scale = jnp.where(penalised, jax.lax.rsqrt(jnp.where(penalised, jnp.diag(matrix), 1)), 1)
-    scaled = border * scale[None, :]
-    length = jax.lax.rsqrt(jnp.sum(scaled**2, axis=1) + corner)
-    scaled = scaled * length[:, None]
-    last = jnp.diag(-length * length * corner)
-    system = jnp.block([[scale[:, None] * matrix * scale[None, :], scaled.T], [scaled, last]])
-    found: jax.Array = scale[:, None] * jnp.linalg.inv(system)[:size] * jnp.concatenate([scale, length])[None, :]
-    return found
 
 
 def _all_classes(program: Program, columns: jax.Array) -> jax.Array:
@@ -176,7 +150,6 @@ def _violations(rows: LabelledRows, scores: jax.Array) -> jax.Array:
 
 
 def _tangent(config: Config, rows: LabelledRows, at: Sensitivity, change: LabelledRows, answer: Answer) -> Answer:
-    """The tangent of the answer. Dual variables and steps carry none; by duality both values move alike."""
     (k, p), d = at.z.shape, len(at.centre)
     own = _own(rows, k)
 
@@ -195,7 +168,4 @@ def _tangent(config: Config, rows: LabelledRows, at: Sensitivity, change: Labell
     dz = (at.inverse @ rhs[:-1].ravel() + at.response @ moved.ravel()).reshape(k, p)
     value = change.l2 / 2 * jnp.sum(penalised * at.z * at.z) + change.c @ at.losses - jnp.sum(fixed * moved)
     db = dz[:, d] - dz[:, :d] @ at.centre if p > d else jnp.zeros_like(answer.b)
-    no_tangent = np.zeros((), jax.dtypes.float0)
-    return Answer(
-        dz[:, :d].T, db, jnp.zeros_like(answer.dual), value, value, jnp.zeros_like(answer.gap), no_tangent, no_tangent
-    )
+    return tangent_of(answer, dz[:, :d].T, db, value)

@@ -24,19 +24,11 @@ from typing import NamedTuple
 import jax
 
 from jaxhinge._base.arrays import Array
+from jaxhinge._methods.certificate import better, within
 from jaxhinge._methods.executor import Watch, choose, namespace, repeat, while_loop
-from jaxhinge._methods.interior_point import PATIENCE, gained, next_target, step_length
+from jaxhinge._methods.interior_point import PATIENCE, Progress, gained, next_target, step_length
 from jaxhinge._methods.multiclass.linear_systems import Edges, NewtonSystem
-from jaxhinge._methods.multiclass.program import (
-    Certified,
-    Program,
-    better,
-    certify,
-    differences,
-    in_dtype,
-    violations,
-    within,
-)
+from jaxhinge._methods.multiclass.program import Program, certify, differences, in_dtype, violations
 
 _CORRECTORS = 2
 # `_SLOWEST`: complementarity may fall so much slower than in the binary method, which takes longer steps.
@@ -59,20 +51,6 @@ class Interior(NamedTuple):
     f: Array
     t: Array
     xi: Array
-
-
-class Progress(NamedTuple):
-    """The state of the loop.
-
-    `complementarity_gap` is the gap that complementarity leaves at `point`. `steps_without_progress` counts the steps
-    since the certificate or that gap last improved.
-    """
-
-    point: Interior
-    best: Certified
-    complementarity_gap: Array
-    steps: Array
-    steps_without_progress: Array
 
 
 class _Aim(NamedTuple):
@@ -124,21 +102,12 @@ def interior_point_steps(
     return while_loop(unfinished, lambda p: _step(program, p, newton_system), progress, watch)
 
 
-def restart_from(progress: Progress, iterate: Progress) -> Progress:
-    """What was reached and the steps made, to go on from another place."""
-    return progress._replace(
-        point=iterate.point,
-        complementarity_gap=iterate.complementarity_gap,
-        steps_without_progress=0 * progress.steps_without_progress,
-    )
-
-
 def widened(program: Program, progress: Progress) -> Progress:
     """Progress that was made in lower precision, certified again in that of the program."""
     raised = in_dtype(progress, program.c.dtype)
     f = raised.point.f / namespace(raised.point.f).sum(raised.point.f, axis=0)[None]
     point = raised.point._replace(scores=program.scores(raised.point.z), f=f)
-    return raised._replace(point=point, best=certify(program, raised.best.z, raised.best.push))
+    return raised._replace(point=point, best=certify(program, raised.best.z, raised.best.alpha))
 
 
 def _alternatives(program: Program, v: Array) -> Array:
@@ -191,7 +160,7 @@ def _corrected(
 ) -> Interior:
     """The next iterate: Mehrotra's corrector, then Gondzio's, each given the weight that allows the longest step."""
     xp, kappa = namespace(point.f), _complementarity(program, point)
-    length = _longest_step(point, predictor)
+    length = _step_to_zero(predictor.f / point.f, predictor.t / point.t)
     reached = _complementarity(program, _move(point, predictor, length))
     target = next_target(kappa, reached)
     aimless = -point.f * point.t
@@ -286,11 +255,8 @@ def _cells(program: Program, values: Array) -> Array:
     return program.c * values if values.ndim == 1 else program.c[None, :] * values
 
 
-def _longest_step(point: Interior, direction: Interior) -> Array:
-    """The longest step, at most 1, that keeps every fraction and slack from changing sign."""
-    return _step_to_zero(direction.f / point.f, direction.t / point.t)
-
-
 def _step_to_zero(f: Array, t: Array) -> Array:
+    """The longest step, at most 1, that keeps every fraction and slack from changing sign, given how fast each moves
+    for its size."""
     xp = namespace(f)
     return 1 / xp.maximum(1, -xp.minimum(xp.min(f), xp.min(t)))

@@ -29,8 +29,8 @@ from jax.typing import DTypeLike
 
 from jaxhinge._base.arrays import Array
 from jaxhinge._base.precision import eps
-from jaxhinge._methods.certificate import FLOOR
-from jaxhinge._methods.executor import choose, namespace
+from jaxhinge._methods.certificate import Certified
+from jaxhinge._methods.executor import namespace
 from jaxhinge._methods.linear_systems import factored, solved
 
 # `_RIDGE`: added to the flow between classes, in units of rounding.
@@ -78,22 +78,6 @@ class Program:
     def adjoint(self, push: Array) -> Array:
         """`sum_i V_ij a_i` `(k, p)`."""
         return self.rows.adjoint(pull(self, push))
-
-
-class Certified(NamedTuple):
-    """A primal and a feasible dual point with their values, not necessarily of one iterate.
-
-    Attributes:
-      z: `(k, p)`.
-      push: `(k, n)`, feasible.
-      primal: The objective at `z`.
-      dual: The dual objective at `push`.
-    """
-
-    z: Array
-    push: Array
-    primal: Array
-    dual: Array
 
 
 def in_dtype(tree: _Tree, dtype: DTypeLike) -> _Tree:
@@ -266,16 +250,3 @@ def certify(program: Program, z: Array, push: Array, scores: Array | None = None
     excess = violations(program, program.scores(z) if scores is None else scores)
     dual = dual_value(program, push, program.adjoint(push))
     return Certified(z, push, primal_value(program, z, excess), dual)
-
-
-def better(old: Certified, new: Certified) -> Certified:
-    """The better primal point with the better dual point; NaN is never better."""
-    primal = choose(new.primal < old.primal, (new.z, new.primal), (old.z, old.primal))
-    dual = choose(new.dual > old.dual, (new.push, new.dual), (old.push, old.dual))
-    return Certified(primal[0], dual[0], primal[1], dual[1])
-
-
-def within(program: Program, found: Certified, tol: Array) -> Array:
-    """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
-    xp = namespace(found.primal)
-    return found.primal - found.dual <= tol * xp.maximum(abs(found.primal), FLOOR * xp.sum(program.c))

@@ -11,22 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._base.arrays import Array
-from jaxhinge._base.precision import eps, rounded_down, rounded_up, tiny
-from jaxhinge._methods.certificate import FLOOR
+from jaxhinge._base.precision import tiny
+from jaxhinge._methods.certificate import FLOOR, better
 from jaxhinge._methods.executor import choose, each, namespace
+from jaxhinge._methods.interior_point import Progress
 from jaxhinge._methods.multiclass.ascent import ascend
-from jaxhinge._methods.multiclass.interior_point import (
-    Progress,
-    central_start,
-    interior_point_steps,
-    restart_from,
-    widened,
-)
+from jaxhinge._methods.multiclass.interior_point import central_start, interior_point_steps, widened
 from jaxhinge._methods.multiclass.linear_systems import by_matrix
 from jaxhinge._methods.multiclass.program import (
-    Certified,
     Program,
-    better,
     certify,
     dual_value,
     feasible,
@@ -35,7 +28,8 @@ from jaxhinge._methods.multiclass.program import (
     primal_value,
     violations,
 )
-from jaxhinge._methods.problem import Answer, Intercept, Leaf, Method, Status
+from jaxhinge._methods.problem import Answer, Intercept, Leaf, Method, Start
+from jaxhinge._methods.stages import SolverState, answered, least, restart_from, stretches, unsolved
 from jaxhinge._rows.columns import Columns
 from jaxhinge._rows.dense import DenseRows
 
@@ -49,9 +43,9 @@ ASCENT_STEPS = 20
 _FLOAT32_FLOOR = 1e-5
 # `_CLOSEST`: smallest initial barrier parameter of a warm start, relative to a cold one.
 _CLOSEST = 1e-3
-# `_OUT_OF_REACH`: the bias of a class without rows lies so far below the smallest score of a label that no row violates
+# `OUT_OF_REACH`: the bias of a class without rows lies so far below the smallest score of a label that no row violates
 # a margin against it.
-_OUT_OF_REACH = 2.0
+OUT_OF_REACH = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,31 +70,6 @@ class LabelledRows(NamedTuple):
     c: Leaf
     l2: Leaf
     valid: Leaf
-
-
-class Start(NamedTuple):
-    """Where to start: `w` `(d, k)`, `b` `(k,)`, a dual `(n, k)`, and whether they come from an earlier solution."""
-
-    w: Leaf
-    b: Leaf
-    dual: Leaf
-    warm: Leaf
-
-
-class SolverState(NamedTuple):
-    """The state of a solve between two methods.
-
-    Attributes:
-      best: The best certificate.
-      steps: Made so far.
-      limited: Whether `max_steps` ended them.
-      warm: Whether the next method starts from `best` rather than from 0.
-    """
-
-    best: Certified
-    steps: Array
-    limited: Array
-    warm: Array
 
 
 class MulticlassTask(NamedTuple):
@@ -196,9 +165,7 @@ def given_start(task: MulticlassTask, small: Reduced, start: Start) -> SolverSta
     # A start that is not finite, from a solve that was refused, is no start.
     usable = start.warm & xp.isfinite(xp.sum(z) + xp.sum(start.dual))
     best = certify(small.program, xp.where(usable, z, 0), xp.where(usable, start.dual.T, 0))
-    # Numbers that vary over the axes of a `shard_map` as the data do.
-    never = xp.isnan(best.primal) & False
-    return SolverState(best, never * xp.int32(0), never, usable)
+    return unsolved(best)._replace(warm=usable)
 
 
 def warm_start(program: Program, found: SolverState) -> Progress:
@@ -279,39 +246,26 @@ def finish(config: Config, task: MulticlassTask, found: SolverState, tol: Array)
     xp, d = namespace(program.c), len(task.centre)
     params, shifted, scores = _rounded(config, task, canonical(program, best.z))
     primal = primal_value(program, shifted, violations(program, scores))
-    dual = best.push.astype(config.dtype).astype(primal.dtype)
+    dual = best.alpha.astype(config.dtype).astype(primal.dtype)
     push = feasible(program, dual)
     adjoint = program.adjoint(push)
     # No objective is negative, which is what a dual of 0 proves.
     useless = ~(dual_value(program, push, adjoint) >= 0)
     dual, push, adjoint = choose(useless, jax.tree.map(xp.zeros_like, (dual, push, adjoint)), (dual, push, adjoint))
     gap = xp.minimum(gap_between(program, shifted, scores, push, adjoint), primal)
-    # The bound is the gap below: the gap is smaller than the last digit of the values.
-    bound, gap = rounded_down(primal - gap, config.dtype), rounded_up(gap, config.dtype)
-    converged = gap <= tol * xp.maximum(primal, FLOOR * xp.sum(program.c))
-    valid = task.valid & xp.isfinite(primal) & xp.isfinite(gap)
-
-    def unless_refused(values: Array) -> Array:
-        return choose(valid, values, xp.full_like(values, xp.nan))
-
-    otherwise = xp.where(found.limited, int(Status.STEP_LIMIT), int(Status.STALLED))
-    status = xp.where(valid, xp.where(converged, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
     b = params[:, d] if params.shape[1] > d else xp.zeros_like(params[:, 0])
-    w, b, dual, primal, bound, gap = map(unless_refused, (params[:, :d].T, b, dual.T, primal, bound, gap))
-    return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
+    allowed = tol * xp.maximum(primal, FLOOR * xp.sum(program.c))
+    return answered(config.dtype, found, task.valid, allowed, (params[:, :d].T, b, dual.T, primal, gap))
 
 
 def _rounded(config: Config, task: MulticlassTask, z: Array) -> tuple[Array, Array, Array]:
     """Parameters `(k, p)` that are exact in the caller's dtype, the same with the biases of centred features, and the
     scores of the rows.
 
-    Where every margin is exactly 1, rounding down costs more than the objective is worth, so that slightly longer
-    parameters are tried as well. A free bias is rounded last and takes up what the weights lost. Parameters of 0 are
-    tried too: rounding must not be worse.
+    A few lengths are tried (see `stretches`). A free bias is rounded last and takes up what the weights lost.
     """
     xp, program, centre = namespace(z), task.program, task.centre
-    d, rounding = len(centre), eps(config.dtype)
-    stretches = [0.0, 2.0, 8.0, 32.0] if rounding > eps(z.dtype) else [0.0]
+    d = len(centre)
 
     def rounded(values: Array) -> Array:
         return values.astype(config.dtype).astype(z.dtype)
@@ -330,13 +284,7 @@ def _rounded(config: Config, task: MulticlassTask, z: Array) -> tuple[Array, Arr
         scores = program.scores(shifted) if scores is None else scores
         return (params, shifted, scores), primal_value(program, shifted, violations(program, scores))
 
-    candidates, values = each(candidate, 1 + rounding * xp.asarray([*stretches, -1 / rounding], z.dtype))
-    found: tuple[Array, Array, Array] = jax.tree.map(lambda leaf: leaf[0], candidates)
-    value = values[0]
-    for number in range(1, len(stretches) + 1):
-        lower = values[number] < value
-        found = choose(lower, jax.tree.map(lambda leaf: leaf[number], candidates), found)  # noqa: B023
-        value = xp.where(lower, values[number], value)
+    found: tuple[Array, Array, Array] = least(*each(candidate, stretches(config.dtype, z)))
     return found
 
 
@@ -348,4 +296,4 @@ def _kept_out_of_reach(program: Program, scores: Array, b: Array) -> Array:
     xp = namespace(b)
     of_label = xp.sum(program.label * scores, axis=0)
     lowest = xp.min(xp.where(xp.sum(program.label, axis=0) > 0, of_label, xp.inf))
-    return xp.where(xp.max(program.label, axis=1) > 0, b, lowest - _OUT_OF_REACH)
+    return xp.where(xp.max(program.label, axis=1) > 0, b, lowest - OUT_OF_REACH)

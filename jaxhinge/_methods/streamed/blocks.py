@@ -11,10 +11,10 @@ import numpy as np
 from jaxhinge._base.arrays import NDArray, check_feature_shape
 from jaxhinge._base.sources import read_rows, source_of
 from jaxhinge._base.values import (
-    check_binary_targets,
     check_real_targets,
     check_rows,
-    check_sample_weight,
+    check_targets_of_block,
+    check_weight_of_block,
     host_array,
     host_real,
 )
@@ -82,17 +82,11 @@ def _piece(place: str, real: bool, x: Any, y: Any, weight: Any) -> Piece:
         raise TypeError(f"x{place} must be real numbers; got dtype {x.dtype}. Encode categories as numbers first.")
     y = (host_real if real else host_array)(f"y{place}", y)
     check_rows(f"y{place}", y, x.shape[0])
-    # One block may hold a single class: only all blocks together must hold both.
-    if real:
-        check_real_targets(f"y{place}", y)
-    elif y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
-        check_binary_targets(f"y{place}", y)
+    (check_real_targets if real else check_targets_of_block)(f"y{place}", y)
     y = y.astype(np.float64 if real else np.int8, copy=False)
     if weight is not None:
         weight = host_real(f"sample_weight{place}", weight).astype(np.float64, copy=False)
-        check_rows(f"sample_weight{place}", weight, x.shape[0])
-        if weight.any():
-            check_sample_weight(f"sample_weight{place}", weight, x.shape[0])
+        check_weight_of_block(f"sample_weight{place}", weight, x.shape[0])
     return Piece(x, y, weight)
 
 

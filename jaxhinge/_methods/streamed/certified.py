@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ def certified(config: Config, problem: StreamedProblem, point: Point, state: Str
         alpha = (
             np.zeros(streamed.num_duals(len(block.y))) if point.dual is None else point.dual[streamed.duals_of(index)]
         )
-        return _certified_sums(kernel_config, coordinates, block, z, bias, ratio, alpha)
+        return sliced(partial(_certified_sums, kernel_config, coordinates, z, bias, ratio), block, alpha)
 
     sums: _Sums
     _, sums, _ = one_pass(streamed, certify, state)
@@ -75,22 +76,19 @@ def certified(config: Config, problem: StreamedProblem, point: Point, state: Str
 def _certified_sums(
     kernel_config: KernelConfig,
     coordinates: Coordinates,
-    block: Block,
     z: NDArray,
     bias: float,
     ratio: NDArray,
+    block: Block,
     alpha: NDArray,
 ) -> Any:
-    def function(block: Block, alpha: NDArray) -> Any:
-        program = plain_program(kernel_config, coordinates, block)
-        violations = program.r - program.scores(z) - program.sign * bias
-        alpha = ratio @ by_side(program.sign, boxed(program, alpha.astype(np.float64)))
-        of_scores, of_adjoint = program.rows.magnitudes(np.abs(z), alpha)
-        gaps = row_gaps(program, violations, alpha, of_scores + abs(bias))
-        loss = program.c @ losses(program, violations)
-        return None, _Sums(loss, program.adjoint(alpha), of_adjoint, program.sign @ alpha, gaps), None
-
-    return sliced(function, block, alpha)
+    program = plain_program(kernel_config, coordinates, block)
+    violations = program.r - program.scores(z) - program.sign * bias
+    alpha = ratio @ by_side(program.sign, boxed(program, alpha.astype(np.float64)))
+    of_scores, of_adjoint = program.rows.magnitudes(np.abs(z), alpha)
+    gaps = row_gaps(program, violations, alpha, of_scores + abs(bias))
+    loss = program.c @ losses(program, violations)
+    return None, _Sums(loss, program.adjoint(alpha), of_adjoint, program.sign @ alpha, gaps), None
 
 
 def _ratio(config: Config, streamed: StreamedRows, coordinates: Coordinates, dual: NDArray | None) -> NDArray:

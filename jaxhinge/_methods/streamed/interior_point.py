@@ -13,6 +13,7 @@ Directions are made again from the scores wherever they are needed: five numbers
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,18 +38,8 @@ from jaxhinge._methods.interior_rows import (
     weight_of,
 )
 from jaxhinge._methods.linear_systems import factored, solved
-from jaxhinge._methods.streamed.kernels import (
-    Block,
-    Certificate,
-    Coordinates,
-    KernelConfig,
-    boxed,
-    by_side,
-    certificate,
-    program_of,
-    sliced,
-)
-from jaxhinge._methods.streamed.passes import Stop, StreamedProblem, StreamState, one_pass, values_of
+from jaxhinge._methods.streamed.kernels import Certificate, KernelConfig, boxed, by_side, certificate
+from jaxhinge._methods.streamed.passes import Stop, StreamedProblem, StreamState, values_of, visit
 
 
 class _System(NamedTuple):
@@ -98,12 +89,7 @@ def make_steps(
 
     Steps end too where complementarity, relative to the objective, falls below `floor`.
     """
-    streamed, coordinates, penalty = problem.streamed, problem.coordinates, problem.penalty
-
-    def begin(_: int, block: Block) -> Any:
-        return _opened(kernel_config, coordinates, block, z, kappa)
-
-    points, system, _ = one_pass(streamed, begin, state)
+    points, system, _ = visit(problem, kernel_config, partial(_opened, z, kappa), state)
     complementarity_gap, steps_without_progress, last_gap = np.inf, 0, state.best.values.gap
     while not state.is_over(stop):
         values = state.best.values
@@ -113,20 +99,15 @@ def make_steps(
         # The comparison is negated so that NaN ends the steps, too.
         if steps_without_progress >= PATIENCE or not complementarity_gap > floor * abs(values.primal):
             return
-        newton = _predictor(kernel_config, penalty, z, system)
+        newton = _predictor(kernel_config, problem.penalty, z, system)
         if not np.isfinite(newton.dz).all():
             return
-        kappa = system.complementarity_gap / ((1 if kernel_config.squared else 2) * coordinates.shares)
+        kappa = system.complementarity_gap / _num_products(problem, kernel_config)
         move = _decide(problem, kernel_config, z, points, kappa, newton, stop, state)
         if move is None:
             return
-
-        def advance(index: int, block: Block, move: _Move = move, points: list[Any] = points) -> Any:
-            # The old point is dropped at once: both together would be ten numbers for each row.
-            point, points[index] = points[index], None
-            return _advanced(kernel_config, coordinates, block, point, move)
-
-        points, system, _ = one_pass(streamed, advance, state)
+        # The old points are dropped at once: with the new ones they would be ten numbers for each row.
+        points, system, _ = visit(problem, kernel_config, partial(_advanced, move), state, points, last=True)
         z = z + move.length * move.dz[1]
 
 
@@ -141,23 +122,19 @@ def _decide(
     state: StreamState,
 ) -> _Move | None:
     """Passes 2 and 3 of a step: the certificate, and where to go unless it is good enough."""
-    streamed, coordinates, penalty = problem.streamed, problem.coordinates, problem.penalty
-
-    def predict(index: int, block: Block) -> Any:
-        return _predicted(kernel_config, coordinates, block, points[index], newton.dz)
-
-    alpha, prediction, largest = one_pass(streamed, predict, state)
+    alpha, prediction, largest = visit(problem, kernel_config, partial(_predicted, newton.dz), state, points)
     end = z + newton.dz
-    state.certify(end, alpha, values_of(kernel_config, penalty, end, prediction.certificate))
+    state.certify(end, alpha, values_of(kernel_config, problem.penalty, end, prediction.certificate))
     if state.is_over(stop):
         return None
-    move = _corrector(kernel_config, coordinates, newton, kappa, prediction, largest)
-
-    def correct(index: int, block: Block) -> Any:
-        return _corrected(kernel_config, coordinates, block, points[index], move)
-
-    _, _, largest = one_pass(streamed, correct, state)
+    move = _corrector(_num_products(problem, kernel_config), newton, kappa, prediction, largest)
+    _, _, largest = visit(problem, kernel_config, partial(_corrected, move), state, points)
     return move._replace(length=step_length(longest_step(np.float64(largest))))
+
+
+def _num_products(problem: StreamedProblem, kernel_config: KernelConfig) -> float:
+    """How many complementarity products there are, weighted by `c`."""
+    return (1 if kernel_config.squared else 2) * problem.coordinates.shares
 
 
 def _system(program: Program, point: Interior) -> _System:
@@ -169,66 +146,41 @@ def _system(program: Program, point: Interior) -> _System:
     return _System(gram, adjoint, right, complementarity_gap_of(program, point))
 
 
-def _opened(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, z: NDArray, kappa: float) -> Any:
+def _opened(z: NDArray, kappa: float, program: Program, _: None) -> Any:
     """Pass 1 of the first step: from the central point above `z`."""
-    dtype = kernel_config.dtype
-
-    def function(block: Block, _: None) -> Any:
-        program = program_of(kernel_config, coordinates, block)
-        point = central_rows(program, None, program.scores(z.astype(dtype)), dtype(kappa))
-        return point, _system(program, point), None
-
-    return sliced(function, block, None)
+    dtype = program.c.dtype.type
+    point = central_rows(program, None, program.scores(z.astype(dtype)), dtype(kappa))
+    return point, _system(program, point), None
 
 
-def _advanced(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, move: _Move) -> Any:
+def _advanced(move: _Move, program: Program, point: Interior) -> Any:
     """Pass 1 of a later step: from where the last one leads."""
-
-    def function(block: Block, point: Interior) -> Any:
-        program = program_of(kernel_config, coordinates, block)
-        point = along(program, point, _direction(program, point, move), kernel_config.dtype(move.length))
-        return point, _system(program, point), None
-
-    return sliced(function, block, point)
+    point = along(program, point, _direction(program, point, move), program.c.dtype.type(move.length))
+    return point, _system(program, point), None
 
 
-def _predicted(
-    kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, dz: NDArray
-) -> Any:
+def _predicted(dz: NDArray, program: Program, point: Interior) -> Any:
     """Pass 2, and the predicted dual of each row."""
-    dtype = kernel_config.dtype
-
-    def function(block: Block, point: Interior) -> Any:
-        program = program_of(kernel_config, coordinates, block)
-        inverse = inverse_of(point)
-        weight = weight_of(program, point, inverse)
-        scores = program.scores(dz.astype(dtype))
-        predictor = direction_of(program, point, inverse, weight, predictor_targets(point), None, scores)
-        end = along(program, point, predictor, dtype(1))
-        alpha = boxed(program, program.c * end.f)
-        parts = by_side(program.sign, alpha)
-        rhs = primal_residual(program, point)
-        rhs = rhs + pull(program, inverse, corrector_targets(point, predictor, dtype(0)))
-        per_target = pull(program, inverse, Targets(np.ones_like(rhs), np.ones_like(rhs)))
-        scale = program.c * weight
-        products = program.adjoint(np.stack([*parts, scale * rhs, scale * per_target]))
-        found = certificate(program, program.r - end.scores, parts, products[:2])
-        sums = _Prediction(found, complementarity_gap_of(program, predictor), products[2:])
-        return alpha, sums, shrinkage(program, inverse, predictor)
-
-    return sliced(function, block, point)
+    dtype, inverse = program.c.dtype.type, inverse_of(point)
+    weight = weight_of(program, point, inverse)
+    scores = program.scores(dz.astype(dtype))
+    predictor = direction_of(program, point, inverse, weight, predictor_targets(point), None, scores)
+    end = along(program, point, predictor, dtype(1))
+    alpha = boxed(program, program.c * end.f)
+    parts = by_side(program.sign, alpha)
+    rhs = primal_residual(program, point)
+    rhs = rhs + pull(program, inverse, corrector_targets(point, predictor, dtype(0)))
+    per_target = pull(program, inverse, Targets(np.ones_like(rhs), np.ones_like(rhs)))
+    scale = program.c * weight
+    products = program.adjoint(np.stack([*parts, scale * rhs, scale * per_target]))
+    found = certificate(program, program.r - end.scores, parts, products[:2])
+    sums = _Prediction(found, complementarity_gap_of(program, predictor), products[2:])
+    return alpha, sums, shrinkage(program, inverse, predictor)
 
 
-def _corrected(
-    kernel_config: KernelConfig, coordinates: Coordinates, block: Block, point: Interior, move: _Move
-) -> Any:
+def _corrected(move: _Move, program: Program, point: Interior) -> Any:
     """Pass 3."""
-
-    def function(block: Block, point: Interior) -> Any:
-        program = program_of(kernel_config, coordinates, block)
-        return None, None, shrinkage(program, inverse_of(point), _direction(program, point, move))
-
-    return sliced(function, block, point)
+    return None, None, shrinkage(program, inverse_of(point), _direction(program, point, move))
 
 
 def _direction(program: Program, point: Interior, move: _Move) -> Interior:
@@ -249,18 +201,11 @@ def _predictor(kernel_config: KernelConfig, penalty: NDArray, z: NDArray, system
     return _Newton(factor, residual, solved(factor, system.right - residual))
 
 
-def _corrector(
-    kernel_config: KernelConfig,
-    coordinates: Coordinates,
-    newton: _Newton,
-    kappa: Any,
-    prediction: _Prediction,
-    largest: float,
-) -> _Move:
+def _corrector(num_products: float, newton: _Newton, kappa: Any, prediction: _Prediction, largest: float) -> _Move:
     """Between passes 2 and 3: where the corrector leads."""
     length = longest_step(np.float64(largest))
     # Along the predictor the complementarity products fall in proportion, but for their second-order terms.
-    second = prediction.second / ((1 if kernel_config.squared else 2) * coordinates.shares)
+    second = prediction.second / num_products
     target = next_target(kappa, (1 - length) * kappa + length**2 * second)
     dz = solved(newton.factor, prediction.right[0] + target * prediction.right[1] - newton.residual)
     return _Move(np.stack([newton.dz, dz]), target, np.zeros_like(target))

@@ -236,7 +236,7 @@ def certificate(program: Program, violations: NDArray, parts: NDArray, adjoint: 
     )
 
 
-def smoothed(kernel_config: KernelConfig, coordinates: Coordinates, block: Block, z: NDArray, width: float) -> Any:
+def smoothed(z: NDArray, width: float, program: Program, _: None) -> Any:
     """The smoothed objective at `z`, its derivatives, and the dual point that its slopes are, in one pass.
 
     The hinge of a violation `v` becomes `(v + h)^2 / (4 h)` for `|v| < h`, h the width (Huber's; Chapelle, 2007); its
@@ -244,24 +244,19 @@ def smoothed(kernel_config: KernelConfig, coordinates: Coordinates, block: Block
     point `c u` leaves a gap of `sum c_i h u_i (1 - u_i)` less what smoothing has added to the objective. The squared
     hinge is smooth as it is.
     """
-    dtype = kernel_config.dtype
-
-    def function(block: Block, _: None) -> Any:
-        program = program_of(kernel_config, coordinates, block)
-        c, v, h = program.c, program.r - program.scores(z.astype(dtype)), dtype(width)
-        if kernel_config.squared:
-            excess = np.maximum(v, 0)
-            u, loss, slack = 2 * excess, excess * excess, np.zeros_like(v)
-            curvature = np.where(v > 0, dtype(2), dtype(0))
-        else:
-            u = np.clip((v + h) / (2 * h), 0, 1)
-            loss, slack = np.where(v < h, h * u * u, v), h * u * (1 - u)
-            curvature = np.where((u > 0) & (u < 1), 1 / (2 * h), dtype(0))
-        alpha = boxed(program, c * u)
-        parts, used = by_side(program.sign, alpha), program.sign * program.sign
-        found = certificate(program, v, parts, program.rows.adjoint(program.sign * parts))
-        gram = program.rows.gram_of_few(c * curvature * used)
-        counted = c * used
-        return alpha, Smoothed(found, counted @ loss, counted @ slack, gram), None
-
-    return sliced(function, block, None)
+    c, dtype = program.c, program.c.dtype.type
+    v, h = program.r - program.scores(z.astype(dtype)), dtype(width)
+    if program.squared:
+        excess = np.maximum(v, 0)
+        u, loss, slack = 2 * excess, excess * excess, np.zeros_like(v)
+        curvature = np.where(v > 0, dtype(2), dtype(0))
+    else:
+        u = np.clip((v + h) / (2 * h), 0, 1)
+        loss, slack = np.where(v < h, h * u * u, v), h * u * (1 - u)
+        curvature = np.where((u > 0) & (u < 1), 1 / (2 * h), dtype(0))
+    alpha = boxed(program, c * u)
+    parts, used = by_side(program.sign, alpha), program.sign * program.sign
+    found = certificate(program, v, parts, program.rows.adjoint(program.sign * parts))
+    gram = program.rows.gram_of_few(c * curvature * used)
+    counted = c * used
+    return alpha, Smoothed(found, counted @ loss, counted @ slack, gram), None

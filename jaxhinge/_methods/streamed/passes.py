@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.precision import rounded_down, rounded_up
 from jaxhinge._base.threads import num_threads
-from jaxhinge._methods.certificate import FLOOR
-from jaxhinge._methods.streamed.kernels import Block, Certificate, Coordinates, KernelConfig
+from jaxhinge._methods.certificate import FLOOR, Program
+from jaxhinge._methods.problem import Answer, Status
+from jaxhinge._methods.streamed.kernels import Block, Certificate, Coordinates, KernelConfig, program_of, sliced
 from jaxhinge._methods.streamed.rows import StreamedRows
 
 # `_MOST_WORKERS`: the kernels of so many blocks run side by side, and as many more blocks are held, to read ahead.
@@ -52,10 +54,11 @@ class Values(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best primal and dual points so far: `z`, and `alpha` block by block (None for 0) before it is balanced."""
+    """The best primal and dual points so far: `z`, and `alpha` block by block (None for 0) before it is balanced; or
+    what these follow from."""
 
-    z: NDArray
-    alpha: list[Any] | None
+    z: Any
+    alpha: Any
     values: Values
 
 
@@ -96,7 +99,7 @@ class StreamState:
         if self.watcher is not None:
             self.watcher.tick()
 
-    def certify(self, z: NDArray, alpha: list[Any], values: Values) -> None:
+    def certify(self, z: Any, alpha: Any, values: Values) -> None:
         """A step has been made: keep the better primal point and the better dual point. NaN is never better."""
         old = self.best
         lower, higher = values.primal < old.values.primal, values.dual > old.values.dual
@@ -120,6 +123,19 @@ def nothing(problem: StreamedProblem) -> Best:
 def within(values: Values, tol: float) -> bool:
     """Whether the gap is small enough; the shares of all rows sum to 1."""
     return values.gap <= tol * max(abs(values.primal), FLOOR)
+
+
+def ended(answer: Answer, state: StreamState, stop: Stop, dtype: Any, *, interrupted: bool) -> Answer:
+    """The answer in the caller's dtype, with the steps that were made, and how they ended."""
+    primal, gap = answer.primal_value, answer.gap
+    if not np.isfinite(primal):
+        raise ValueError("The objective overflows float64: scale the features down, or change l2.")
+    bound, gap = rounded_down(np.float64(primal - gap), dtype), rounded_up(np.float64(gap), dtype)
+    status = Status.STEP_LIMIT if interrupted or state.steps >= stop.max_steps else Status.STALLED
+    status = Status.CONVERGED if gap <= stop.tol * max(abs(primal), FLOOR) else status
+    primal, bound, gap = map(np.dtype(dtype).type, (primal, bound, gap))
+    steps, code = np.int32(state.steps), np.int32(status)
+    return answer._replace(primal_value=primal, dual_value=bound, gap=gap, steps=steps, status=code)
 
 
 def values_of(kernel_config: KernelConfig, penalty: NDArray, z: NDArray, sums: Certificate) -> Values:
@@ -152,6 +168,29 @@ def one_pass(
         largest = largest if high is None else float(np.maximum(largest, high))
         state.tick()
     return rows, sums, largest
+
+
+def visit(
+    problem: StreamedProblem,
+    kernel_config: KernelConfig,
+    function: Callable[[Program, Any], Any],
+    state: StreamState,
+    kept: list[Any] | None = None,
+    *,
+    last: bool = False,
+) -> tuple[list[Any], Any, Any]:
+    """One pass of `function(program, kept)` over slices of the rows, with what an earlier pass has kept of them; with
+    `last` that is dropped block by block, for it is needed no more."""
+
+    def kernel(index: int, block: Block) -> Any:
+        rows = None if kept is None else kept[index]
+        if last and kept is not None:
+            kept[index] = None
+        return sliced(
+            lambda part, some: function(program_of(kernel_config, problem.coordinates, part), some), block, rows
+        )
+
+    return one_pass(problem.streamed, kernel, state)
 
 
 def _in_turn(streamed: StreamedRows, kernel: Callable[[int, Block], Any]) -> Iterator[Any]:

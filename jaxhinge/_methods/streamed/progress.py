@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
-from typing import Any
 
-from tqdm import tqdm
+from jaxhinge._base.progress import LateBar, relative_gap
 
-_LONG_RUN = 2.0  # seconds, beyond which a progress bar is worth its line
 # `_STEPS`: a solve is expected to take so many steps before its gaps say more.
 _STEPS = 6
 # `_FALL`: a step is expected to multiply the gap by this before two gaps are known.
@@ -17,19 +13,17 @@ _FALL = 0.2
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
-class Bar:
-    """Drawn on stderr where it is asked for, or on a terminal where the solve is long."""
+class Bar(LateBar):
+    """Counts blocks; a step says how many more there will be."""
 
     def __init__(self, progress: bool | None, tol: float) -> None:
-        self._possible = sys.stderr.isatty() if progress is None else progress
-        self._patience = 0.0 if progress else _LONG_RUN
+        # Without smoothing tqdm takes the speed from all blocks, those before the bar was drawn included.
+        super().__init__(progress, unit="block", bar_format=_FORMAT, smoothing=0, miniters=1)
         self._tol = tol
-        self._began = time.perf_counter()
         self._blocks = self._per_pass = 0
         self._total: int | None = None
         self._text = "first pass"
         self._gaps: list[float] = []
-        self._bar: Any = None
 
     def begin(self, num_blocks: int) -> None:
         """The first pass is over; it had so many blocks."""
@@ -39,20 +33,15 @@ class Bar:
     def tick(self) -> None:
         """A block has been worked on."""
         self._blocks += 1
-        if not self._possible or time.perf_counter() - self._began < self._patience:
-            return
-        if self._bar is None:
-            # Without smoothing tqdm takes the speed from all blocks, those before the bar was drawn included.
-            self._bar = tqdm(unit="block", file=sys.stderr, bar_format=_FORMAT, smoothing=0, miniters=1)
-            self._bar.start_t -= time.perf_counter() - self._began
-        if self._bar.total != self._total:
-            self._bar.total = self._total
-        self._bar.set_description_str(self._text, refresh=False)
-        self._bar.update(min(self._blocks, self._total or self._blocks) - self._bar.n)
+        bar = self.drawn()
+        if bar is not None:
+            bar.total = self._total
+            bar.set_description_str(self._text, refresh=False)
+            bar.update(min(self._blocks, self._total or self._blocks) - bar.n)
 
     def show(self, gap: float, primal: float, steps: int) -> None:
         """A step has been certified: how many more are needed follows from how the gap has fallen."""
-        relative = max(gap / max(abs(primal), 1e-300), 1e-300)
+        relative = relative_gap(gap, primal)
         self._gaps.append(relative)
         self._text = f"step {steps}, gap {relative:.1e} of {self._tol:.0e}"
         falls = [later / earlier for earlier, later in zip(self._gaps, self._gaps[1:], strict=False)]
@@ -61,11 +50,6 @@ class Bar:
         # A step of Newton's method takes one pass, one of the interior point three.
         per_step = max(self._per_pass, (self._blocks - self._per_pass) / steps)
         self._expect(math.ceil(missing) * per_step)
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        if self._bar is not None:
-            self._bar.close()
 
     def _expect(self, blocks: float) -> None:
         # The last pass certifies what is returned.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
@@ -56,6 +57,10 @@ class StreamedRows(NamedTuple):
     def num_blocks(self) -> int:
         """Blocks in a pass."""
         return -(-len(self.y) // self.layout.size)
+
+    def caller_dtype(self, as_numpy: bool) -> Any:
+        """What comes back in."""
+        return np.dtype(np.float64) if as_numpy else jax.dtypes.canonicalize_dtype(self.layout.dtype)
 
     def blocks(self) -> Iterator[Block]:
         """One pass, during which the targets must be those of the first."""

@@ -13,21 +13,20 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.interrupts import OnInterrupt
-from jaxhinge._base.precision import rounded_down, rounded_up
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.certificate import FLOOR
-from jaxhinge._methods.problem import Answer, Config, Start, Status
+from jaxhinge._methods.coordinates import reflection
+from jaxhinge._methods.problem import Answer, Config, Start
 from jaxhinge._methods.streamed.blocks import pieces_of
 from jaxhinge._methods.streamed.certified import Certified, Point, certified, value_at_zero
 from jaxhinge._methods.streamed.interior_point import make_steps
 from jaxhinge._methods.streamed.kernels import Coordinates, KernelConfig, Sides, in_box, targets_of
 from jaxhinge._methods.streamed.newton import Iterate, newton_steps
-from jaxhinge._methods.streamed.passes import Best, Stop, StreamedProblem, StreamState, nothing, within
+from jaxhinge._methods.streamed.passes import Best, Stop, StreamedProblem, StreamState, ended, nothing, within
 from jaxhinge._methods.streamed.progress import Bar
 from jaxhinge._methods.streamed.rows import StreamedRows, first_pass
 
@@ -91,7 +90,7 @@ class Stream:
     def __init__(self, streamed: StreamedRows, sides: Sides | None, as_numpy: bool, bar: Bar) -> None:
         self._streamed, self._sides, self._bar = streamed, sides, bar
         self.shape = streamed.num_duals(streamed.num_rows), streamed.layout.num_features
-        self.dtype = np.dtype(np.float64) if as_numpy else jax.dtypes.canonicalize_dtype(streamed.layout.dtype)
+        self.dtype = streamed.caller_dtype(as_numpy)
         self.interrupted = False
 
     def solve(self, config: Config, l2: float, start: Start, limits: Limits) -> Answer:
@@ -107,16 +106,8 @@ class Stream:
                 raise
             self.interrupted = True
             found = certify()
-        if not np.isfinite(found.primal):
-            raise ValueError("The objective overflows float64: scale the features down, or change l2.")
-        status = Status.STEP_LIMIT if self.interrupted or state.steps >= stop.max_steps else Status.STALLED
-        lower = rounded_down(np.float64(found.primal - found.gap), self.dtype)
-        gap = rounded_up(np.float64(found.gap), self.dtype)
-        if gap <= stop.tol * max(abs(found.primal), FLOOR):
-            status = Status.CONVERGED
-        w, b, dual = found.point
-        primal, lower, gap = map(self.dtype.type, (found.primal, lower, gap))
-        return Answer(w, b, dual, primal, lower, gap, np.int32(state.steps), np.int32(status))
+        answer = Answer(*found.point, found.primal, found.primal - found.gap, found.gap, state.steps, None)
+        return ended(answer, state, stop, self.dtype, interrupted=self.interrupted)
 
     def gap(self, config: Config, l2: float, start: Start) -> float:
         """The objective at the parameters minus a dual value: that of a dual as it is, or of one that is solved for."""
@@ -138,16 +129,22 @@ class Stream:
 
 @contextmanager
 def opened(source: Source, as_numpy: bool, progress: bool | None, tol: float) -> Iterator[Stream]:
-    """The rows of a memory-mapped `x`, or of blocks; a bar that shows every pass is closed at the end."""
+    """The rows of a memory-mapped `x`, or of blocks, for binary problems and those of residuals."""
+    with first_read(source, source.sides is not None, progress, tol) as (streamed, bar):
+        yield Stream(streamed, source.sides, as_numpy, bar)
+
+
+@contextmanager
+def first_read(source: Source, real: bool, progress: bool | None, tol: float) -> Iterator[tuple[StreamedRows, Bar]]:
+    """The rows after a first pass, and a bar that shows every pass and is closed at the end."""
     bar = Bar(progress, tol)
     try:
         with one_blas_thread():
-            pieces = pieces_of(source.x, source.y, source.sample_weight, source.sides is not None)
-            streamed = first_pass(pieces, bar.tick)
+            streamed = first_pass(pieces_of(source.x, source.y, source.sample_weight, real), bar.tick)
             bar.begin(streamed.num_blocks)
             # A value that overflows is never better than another, and is refused at the end.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                yield Stream(streamed, source.sides, as_numpy, bar)
+                yield streamed, bar
     finally:
         bar.close()
 
@@ -162,14 +159,10 @@ def _problem(config: Config, streamed: StreamedRows, sides: Sides | None, l2: fl
     if config.intercept != "none":
         direction = np.append(direction, 1.0)
         penalty = np.append(penalty, l2 if config.intercept == "regularized" else 0.0)
-    # Householder's reflection, that takes the direction to the first coordinate.
-    direction = direction / max(np.abs(direction).max(), np.finfo(np.float64).tiny)
-    normal = direction / max(np.linalg.norm(direction), np.finfo(np.float64).tiny)
-    normal[0] += -1 if normal[0] < 0 else 1
+    normal, scaled = reflection(direction)
     shift = 0.0
     if sides is not None and config.intercept == "free":
         shift = float(np.average(streamed.y, weights=streamed.weight))
-    scaled = 2 * normal / (normal @ normal)
     coordinates = Coordinates(centre, normal, scaled, *_sums(streamed, sides), sides, shift)
     at_zero, unit = value_at_zero(config, streamed, coordinates)
     return StreamedProblem(streamed, coordinates, penalty, unit, at_zero)
