@@ -54,8 +54,15 @@ def fit_problem(
         raise TypeError(f"y must be targets or labels, which are real; got {y.dtype}. Take y.real.")
     y, classes = _targets(y, weight, unwrapped(loss_fn), num_classes)
     y = y.astype(np.int32) if classes else cast("y", y, dtype)
+    return problem_of(x, y, weight, l2, loss_fn), classes
+
+
+def problem_of(
+    x: Any, y: NDArray, weight: NDArray | None, l2: Any, loss_fn: Callable[..., jax.Array]
+) -> TrainingProblem:
+    """Checked arrays as a problem whose run is still to be described."""
     spread = float(np.std(y, dtype=float)) if unwrapped(loss_fn) in REGRESSION else 1.0
-    return TrainingProblem(x, y, weight, spread or 1.0, l2, [], None, None, None, None, None), classes
+    return TrainingProblem(x, y, weight, spread or 1.0, l2, [], None, None, None, None, None)
 
 
 def _features(x: Any) -> Any:
@@ -95,7 +102,14 @@ def check_num_classes(num_classes: int | None, loss_fn: Callable[..., jax.Array]
             )
 
 
-def origin_of(problem: TrainingProblem, classes: int | None, loss_fn: Callable[..., jax.Array]) -> LinearParams:
+def first_params(
+    params: Any, problem: TrainingProblem, classes: int | None, loss_fn: Callable[..., jax.Array]
+) -> LinearParams:
+    """Where a run starts: at `params`, or at its origin where there are none."""
+    return _origin_of(problem, classes, loss_fn) if params is None else _given_params(params, problem, classes)
+
+
+def _origin_of(problem: TrainingProblem, classes: int | None, loss_fn: Callable[..., jax.Array]) -> LinearParams:
     """Zeros; the bias of a regression starts at the median."""
     shape = () if classes is None else (classes,)
     dtype = at_least_float32(problem.x.dtype)
@@ -105,7 +119,7 @@ def origin_of(problem: TrainingProblem, classes: int | None, loss_fn: Callable[.
     return LinearParams(weights, bias)
 
 
-def given_params(params: Any, problem: TrainingProblem, classes: int | None) -> LinearParams:
+def _given_params(params: Any, problem: TrainingProblem, classes: int | None) -> LinearParams:
     """Parameters of a warm start, in the shapes of this problem."""
     try:
         w, b = params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from jaxhinge._objective.objective import LinearParams, loss
 from jaxhinge._train.batches import Batches, running_mean
 from jaxhinge._train.optimizer import default_optimizer, feature_scale
 from jaxhinge._train.static import Static, join
-from jaxhinge._train.step import TrainState, make_train_step
+from jaxhinge._train.step import Optimizer, TrainState, make_train_step
 
 
 class Settings(NamedTuple):
@@ -150,11 +151,20 @@ def run_epochs(
 
 
 def _parts(settings: Settings, problem: TrainingProblem) -> tuple[Any, Any, Any, Batches]:
-    optimizer, loss_fn, loss_options = join(settings.structure, problem.numbers)
     batches = Batches.of(problem.x, problem.y, problem.weight, settings.batch_size, capacity=settings.capacity)
-    if optimizer is None:
+
+    def default() -> Optimizer:
         scale = feature_scale(batches.x, batches.weight)
-        optimizer = default_optimizer(scale, problem.target_scale, problem.epochs * batches.per_epoch)
-    objective = partial(loss, loss_fn=loss_fn, regularize_bias=settings.regularize_bias, **loss_options)
-    init, step = make_train_step(optimizer, objective)
-    return init, step, objective, batches
+        return default_optimizer(scale, problem.target_scale, problem.epochs * batches.per_epoch)
+
+    return *step_parts(settings.structure, problem.numbers, settings.regularize_bias, default), batches
+
+
+def step_parts(
+    structure: Static, numbers: list[Any], regularize_bias: bool, default: Callable[[], Optimizer]
+) -> tuple[Any, Any, Any]:
+    """The optax step of a run, `init` and `step`, and its objective; `default()` where no optimizer is given."""
+    optimizer, loss_fn, loss_options = join(structure, numbers)
+    objective = partial(loss, loss_fn=loss_fn, regularize_bias=regularize_bias, **loss_options)
+    init, step = make_train_step(default() if optimizer is None else optimizer, objective)
+    return init, step, objective

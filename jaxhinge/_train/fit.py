@@ -22,7 +22,7 @@ from jaxhinge._base.sparse import is_sparse
 from jaxhinge._base.values import check_number, check_outside_jit, host_integer
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._solve.gap import duality_gap
-from jaxhinge._train.data import first_key, fit_problem, given_params, origin_of
+from jaxhinge._train.data import first_key, first_params, fit_problem
 from jaxhinge._train.epochs import Settings
 from jaxhinge._train.run import Host, as_checkpoints, run, run_facts
 from jaxhinge._train.sparse import batch_capacity
@@ -174,61 +174,71 @@ def fit(
             "fit takes one target for each row, but multilabel_margin_loss needs a list of classes. Use "
             "jaxhinge.make_train_step or jaxhinge.train, with objective=jaxhinge.loss and loss_fn= as an option."
         )
-    checkpoints, on_interrupt = as_checkpoints(checkpoint), check_on_interrupt(on_interrupt)
-    if y is None or is_mapped(x):
-        if checkpoints is not None:
-            raise ValueError(
-                "checkpoint is for arrays in memory. For streamed data, write the loop: jaxhinge.make_train_step, and "
-                "jaxhinge.Checkpoints to save its state and the position in the data."
-            )
-        return _fit_stream(x, y, sample_weight, batch_size, key, Options(
-            l2, optimizer, epochs, steps_per_epoch, params, loss_fn, loss_options, num_classes, regularize_bias,
-            average_from, tol, patience, progress, on_interrupt,
-        ))  # fmt: skip
-    if steps_per_epoch is not None:
+    checkpoints = as_checkpoints(checkpoint)
+    options = _checked(Options(
+        l2, optimizer, epochs, steps_per_epoch, params, loss_fn, loss_options, num_classes, regularize_bias,
+        average_from, tol, patience, progress, check_on_interrupt(on_interrupt),
+    ))  # fmt: skip
+    if y is not None and not is_mapped(x):
+        return _fit_arrays(x, y, sample_weight, batch_size, key, checkpoints, options)
+    if checkpoints is not None:
+        raise ValueError(
+            "checkpoint is for arrays in memory. For streamed data, write the loop: jaxhinge.make_train_step, and "
+            "jaxhinge.Checkpoints to save its state and the position in the data."
+        )
+    return _fit_stream(x, y, sample_weight, batch_size, key, options)
+
+
+def _checked(options: Options) -> Options:
+    """The options whose values do not depend on the data; `tol` is -1 for None."""
+    epochs = host_integer("epochs", options.epochs, at_least=1)
+    first = options.average_from
+    if first is not None and host_integer("average_from", first, at_least=0) >= epochs:
+        raise ValueError(f"average_from must be an epoch of the run, 0..{epochs - 1}; got {first}.")
+    host_integer("patience", options.patience, at_least=1)
+    tol = -1.0 if options.tol is None else check_number("tol", options.tol, meaning=_NOT_NEGATIVE, valid=_not_negative)
+    return options._replace(epochs=epochs, tol=tol)
+
+
+def _fit_arrays(
+    x: Any, y: Any, sample_weight: Any, batch_size: int | None, key: Any, checkpoints: Any, options: Options
+) -> FitResult:
+    if options.steps_per_epoch is not None:
         raise ValueError("steps_per_epoch is for streamed data; an array has ceil(n / batch_size) steps to an epoch.")
-    value = (optimizer, loss_fn, loss_options)
-    problem, classes = fit_problem(x, y, l2, loss_fn, num_classes, sample_weight)
+    value = (options.optimizer, options.loss_fn, options.loss_options)
+    problem, classes = fit_problem(x, y, options.l2, options.loss_fn, options.num_classes, sample_weight)
     problem = problem._replace(
         key=first_key() if key is None else random_key("key", key),
-        epochs=host_integer("epochs", epochs, at_least=1),
-        average_from=0 if average_from is None else _average_from(average_from, epochs),
-        tol=-1.0 if tol is None else _tolerance(tol),
-        patience=host_integer("patience", patience, at_least=1),
+        epochs=options.epochs,
+        average_from=options.average_from or 0,
+        tol=options.tol,
+        patience=options.patience,
     )
-    origin = origin_of(problem, classes, loss_fn) if params is None else given_params(params, problem, classes)
+    origin = first_params(options.params, problem, classes, options.loss_fn)
     size = _batch_size(problem.x.shape[0]) if batch_size is None else batch_size
     size = host_integer("batch_size", size, at_least=1, at_most=sys.maxsize)
     structure, numbers = split(value)
     capacity = batch_capacity(problem.x, size) if is_sparse(problem.x) else None
-    settings = Settings(structure, size, regularize_bias, average_from is not None, _power_of_two(epochs), capacity)
-    given = origin if params is not None else None
-    facts = functools.partial(run_facts, value, settings, problem, given)
-    host = Host(progress if progress is None else flag("progress", progress), checkpoints, facts, on_interrupt)
+    averaging, history_size = options.average_from is not None, _power_of_two(options.epochs)
+    settings = Settings(structure, size, options.regularize_bias, averaging, history_size, capacity)
+    facts = functools.partial(run_facts, value, settings, problem, origin if options.params is not None else None)
+    progress = options.progress if options.progress is None else flag("progress", options.progress)
+    host = Host(progress, checkpoints, facts, options.on_interrupt)
     try:
         carry, interrupted = run(settings, problem._replace(numbers=numbers), origin, host)
     except NEEDS_VALUES:
         carry, interrupted = run(settings._replace(structure=freeze(value)), problem, origin, host)
-    found = carry.state.params if average_from is None else carry.mean
-    stopped = tol is not None and int(carry.stale) >= patience
+    found = carry.mean if averaging else carry.state.params
     history = History(np.asarray(carry.history)[: int(carry.epoch)])
-    certificate = _Certificate(
-        functools.partial(_gap, found, x, y, l2, sample_weight, regularize_bias, loss_fn, loss_options)
-    )
-    return FitResult(found, history, stopped, certificate, interrupted)
+    loss = options.regularize_bias, options.loss_fn, options.loss_options
+    certificate = _Certificate(functools.partial(_gap, found, x, y, options.l2, sample_weight, *loss))
+    return FitResult(found, history, int(carry.stale) >= options.patience, certificate, interrupted)
 
 
 def _fit_stream(x: Any, y: Any, sample_weight: Any, batch_size: int | None, key: Any, options: Options) -> FitResult:
-    epochs = host_integer("epochs", options.epochs, at_least=1)
-    if options.average_from is not None:
-        _average_from(options.average_from, epochs)
     if options.steps_per_epoch is not None:
         host_integer("steps_per_epoch", options.steps_per_epoch, at_least=1)
-    host_integer("patience", options.patience, at_least=1)
-    options = options._replace(
-        l2=check_number("l2", options.l2, meaning=_NOT_NEGATIVE, valid=_not_negative),
-        tol=-1.0 if options.tol is None else _tolerance(options.tol),
-    )
+    options = options._replace(l2=check_number("l2", options.l2, meaning=_NOT_NEGATIVE, valid=_not_negative))
     if y is None:
         source = outside_source(x, sample_weight, batch_size, key)
     else:
@@ -284,16 +294,6 @@ def _batch_size(n: int) -> int:
     """A power of two: about 24 steps to an epoch of a small data set, 150 of a large one."""
     fine, coarse = (1 << round(math.log2(max(1, n / steps))) for steps in (24, 150))
     return max(min(fine, 64), min(coarse, 512))
-
-
-def _average_from(epoch: int, epochs: int) -> int:
-    if host_integer("average_from", epoch, at_least=0) >= epochs:
-        raise ValueError(f"average_from must be an epoch of the run, 0..{epochs - 1}; got {epoch}.")
-    return epoch
-
-
-def _tolerance(tol: Any) -> float:
-    return check_number("tol", tol, meaning=_NOT_NEGATIVE, valid=_not_negative)
 
 
 def _power_of_two(epochs: int) -> int:

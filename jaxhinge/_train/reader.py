@@ -11,12 +11,12 @@ import numpy as np
 
 from jaxhinge._base.arrays import NDArray, at_least_float32
 from jaxhinge._base.values import (
-    check_binary_targets,
     check_class_labels,
     check_features,
     check_real_targets,
     check_rows,
-    check_sample_weight,
+    check_targets_of_block,
+    check_weight_of_block,
     host_array,
     host_real,
 )
@@ -65,7 +65,7 @@ class Reader:
         weight = np.ones(len(x), x.dtype)
         if len(parts) == 3:
             weight = host_real(f"sample_weight of {name}", parts[2]).astype(x.dtype)
-            _check_weight(f"sample_weight of {name}", weight, len(x))
+            check_weight_of_block(f"sample_weight of {name}", weight, len(x))
         y = host_array(f"y of {name}", parts[1])
         check_rows(f"y of {name}", y, len(x))
         batch = Batch(x, self._targets(f"y of {name}", y, weight, x.dtype), weight, len(x))
@@ -123,8 +123,7 @@ class Reader:
             return y.astype(np.int32)
         if self.binary:
             # A single batch may have one class only: `check_classes` judges all of them together.
-            if y.dtype.kind not in "iuf" or not np.isin(y, (-1, 1)).all():
-                check_binary_targets(name, y)
+            check_targets_of_block(name, y)
             self.classes.update(np.unique(counted).tolist())
         else:
             check_real_targets(name, y)
@@ -142,10 +141,3 @@ class Reader:
         y = np.concatenate([batch.y, np.full(missing, batch.y[0])])
         x = np.concatenate([batch.x, np.zeros((missing, batch.x.shape[1]), batch.x.dtype)])
         return Batch(x, y, np.concatenate([batch.weight, np.zeros(missing, batch.weight.dtype)]), n)
-
-
-def _check_weight(name: str, weight: NDArray, num_rows: int) -> None:
-    """As `check_sample_weight`, but a batch whose weights are all 0 passes: its step is dropped later."""
-    if weight.shape == (num_rows,) and (weight == 0).all():
-        return
-    check_sample_weight(name, weight, num_rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxhinge._base.checkpoint import Checkpoints
 from jaxhinge._base.interrupts import OnInterrupt, computed
+from jaxhinge._base.progress import LateBar
 from jaxhinge._base.sparse import is_sparse
 from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.epochs import Carry, Settings, TrainingProblem, begun, run_epochs, start, unbegun
 from jaxhinge._train.static import describe
 
-_LONG_RUN = 2.0  # seconds of a run for which a progress bar is drawn without being asked for
 _PAUSE = 0.2  # seconds of one compiled call, after which bar, checkpoints and Ctrl-C have their turn
 _SMALL = 2_000_000  # numbers that the first call reads, in some hundredths of a second: the pace is not known yet
 
@@ -49,7 +47,7 @@ def run(settings: Settings, problem: TrainingProblem, origin: LinearParams, host
     patience = host.checkpoints.every_seconds if host.checkpoints else float("inf")
     chunk = 1 if host.checkpoints else max(1, _SMALL // max(1, problem.x.size))
     done = max(0, int(carry.epoch))
-    bar = _Bar(problem.epochs, done, host.progress)
+    bar = _Bar(host.progress, total=problem.epochs, initial=done, unit="epoch")
     looked = saved = time.perf_counter()
     try:
         while done < problem.epochs and int(carry.stale) < problem.patience:
@@ -57,7 +55,7 @@ def run(settings: Settings, problem: TrainingProblem, origin: LinearParams, host
             carry, before, done = following, done, int(following.epoch)
             pace, looked = (time.perf_counter() - looked) / (done - before), time.perf_counter()
             chunk = max(1, int(min(_PAUSE, patience) / pace))
-            bar.show(carry, pace)
+            bar.show(carry)
             if looked - saved >= patience:
                 save(carry)
                 saved = time.perf_counter()
@@ -114,30 +112,15 @@ def _uninterrupted() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-class _Bar:
-    """A progress bar on stderr: where it is asked for, or on a terminal where the run is long."""
+class _Bar(LateBar):
+    """Counts epochs."""
 
-    def __init__(self, epochs: int, done: int, progress: bool | None) -> None:
-        self._epochs, self._first, self._done = epochs, done, done
-        self._wanted = progress
-        self._possible = sys.stderr.isatty() if progress is None else progress
-        self._bar: Any = None
-
-    def show(self, carry: Carry, pace: float) -> None:
-        """Say how far the run is, given the seconds that an epoch takes."""
-        if not self._possible:
-            return
-        self._done = int(carry.epoch)
-        if self._bar is None and (self._wanted or pace * self._epochs > _LONG_RUN):
-            self._bar = tqdm(total=self._epochs, initial=self._first, unit="epoch", file=sys.stderr)
-        if self._bar is not None:
-            self._bar.set_postfix(loss=f"{float(carry.history[self._done - 1]):.4g}", refresh=False)
-            self._bar.update(self._done - self._bar.n)
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        if self._bar is not None:
-            self._bar.close()
+    def show(self, carry: Carry) -> None:
+        """Say how far the run is."""
+        bar, done = self.drawn(), int(carry.epoch)
+        if bar is not None:
+            bar.set_postfix(loss=f"{float(carry.history[done - 1]):.4g}", refresh=False)
+            bar.update(done - bar.n)
 
 
 def run_facts(value: Any, settings: Settings, problem: TrainingProblem, params: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,24 +13,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jaxhinge._base.arrays import NDArray, check_feature_shape, random_key
 from jaxhinge._base.interrupts import OnInterrupt
 from jaxhinge._base.prefetch import prefetched
+from jaxhinge._base.progress import LateBar
 from jaxhinge._base.sources import Source, shuffled_rows, source_of
 from jaxhinge._base.values import host_integer
-from jaxhinge._objective.objective import LinearParams, loss
+from jaxhinge._objective.objective import LinearParams
 from jaxhinge._train.batches import running_mean
-from jaxhinge._train.data import first_key, fit_problem, given_params, origin_of
-from jaxhinge._train.epochs import TrainingProblem
+from jaxhinge._train.data import first_key, first_params, fit_problem, problem_of
+from jaxhinge._train.epochs import step_parts
 from jaxhinge._train.optimizer import FeatureScale, default_optimizer, feature_scale
 from jaxhinge._train.reader import Batch, Reader
-from jaxhinge._train.static import Static, freeze, join, split
-from jaxhinge._train.step import Optimizer, TrainState, make_train_step
+from jaxhinge._train.static import Static, freeze, split
+from jaxhinge._train.step import Optimizer, TrainState
 from jaxhinge.losses._families import REGRESSION, unwrapped
 
-_LONG_RUN = 2.0  # seconds of a run after which a progress bar is drawn without being asked for
 _REDRAW = 0.5  # seconds between two updates of the progress bar
 _AHEAD_ROWS = 4096  # rows that are read before the first step, to know the scale of the features
 _AHEAD_BYTES = 1 << 26  # bytes at which that reading stops, where rows are long
@@ -186,12 +184,8 @@ def _begin(source: Source, options: Options, ahead: list[Batch | None]) -> tuple
     x, y, weight = (
         np.concatenate([getattr(batch, name)[: batch.real] for batch in batches]) for name in ("x", "y", "weight")
     )
-    spread = float(np.std(y, dtype=float)) if unwrapped(options.loss_fn) in REGRESSION else 1.0
-    problem = TrainingProblem(x, y, weight, spread or 1.0, options.l2, [], None, None, None, None, None)
-    if options.params is None:
-        params = origin_of(problem, options.num_classes, options.loss_fn)
-    else:
-        params = given_params(options.params, problem, options.num_classes)
+    problem = problem_of(x, y, weight, options.l2, options.loss_fn)
+    params = first_params(options.params, problem, options.num_classes, options.loss_fn)
     scale = FeatureScale(jnp.zeros(x.shape[1], x.dtype), jnp.ones(x.shape[1], x.dtype))
     if options.optimizer is None:
         scale = _feature_scale(x, weight if weight.any() else np.ones_like(weight))
@@ -295,9 +289,14 @@ def _epoch(batches: Iterator[Batch | None], steps: int | None) -> Iterator[Batch
     )
 
 
+def _parts(settings: _Settings, run: _Run) -> tuple[Any, Any, Any]:
+    default = partial(default_optimizer, run.scale, run.target_scale, run.num_steps)
+    return step_parts(settings.structure, run.numbers, settings.regularize_bias, default)
+
+
 @partial(jax.jit, static_argnums=0)
 def _initial_carry(settings: _Settings, run: _Run, params: LinearParams) -> _Carry:
-    init, _ = _train_step(settings, run)
+    init, _, _ = _parts(settings, run)
     state = init(params)
     zero = jnp.zeros((), state.params.w.dtype)
     return _Carry(state, state.params, zero, zero)
@@ -305,7 +304,7 @@ def _initial_carry(settings: _Settings, run: _Run, params: LinearParams) -> _Car
 
 @partial(jax.jit, static_argnums=0)
 def _step(settings: _Settings, run: _Run, carry: _Carry, batch: Any, average_from: Any) -> _Carry:
-    _, step = _train_step(settings, run)
+    _, step, _ = _parts(settings, run)
     x, y, weight = batch
     total = jnp.sum(weight)
     # Where all weights are 0 their mean is not defined: weights of 1 stand in, and the new state is dropped.
@@ -320,39 +319,20 @@ def _step(settings: _Settings, run: _Run, carry: _Carry, batch: Any, average_fro
     return moved
 
 
-def _train_step(settings: _Settings, run: _Run) -> tuple[Callable[..., TrainState], Callable[..., Any]]:
-    optimizer, loss_fn, loss_options = join(settings.structure, run.numbers)
-    if optimizer is None:
-        optimizer = default_optimizer(run.scale, run.target_scale, run.num_steps)
-    objective = partial(loss, loss_fn=loss_fn, regularize_bias=settings.regularize_bias, **loss_options)
-    return make_train_step(optimizer, objective)
-
-
-class _Bar:
-    """A progress bar on stderr: where it is asked for, or on a terminal where the run is long."""
+class _Bar(LateBar):
+    """Counts steps."""
 
     def __init__(self, progress: bool | None, num_steps: int) -> None:
-        self._patience = 0.0 if progress else _LONG_RUN
-        self._possible = progress or (progress is None and sys.stderr.isatty())
-        self._total = num_steps or None
-        self._began = self._drawn = time.perf_counter()
-        self._bar: Any = None
+        super().__init__(progress, total=num_steps or None, unit="step")
+        self._total, self._shown = num_steps, self._began
 
     def update(self, carry: _Carry, steps: int) -> None:
         """Show how far the run is. Reading the loss waits for the device, so this is done every `_REDRAW` seconds."""
         now = time.perf_counter()
-        recent = now - self._drawn < _REDRAW and steps != self._total
-        if not self._possible or recent:
+        if now - self._shown < _REDRAW and steps != self._total:
             return
-        if self._bar is None and now - self._began > self._patience:
-            self._bar = tqdm(total=self._total, unit="step", file=sys.stderr)
-            self._bar.start_t = self._began  # else tqdm counts the time from here, and the pace is too fast
-        if self._bar is not None:
-            self._drawn = now
-            self._bar.set_postfix(loss=f"{float(carry.loss):.4g}", refresh=False)
-            self._bar.update(steps - self._bar.n)
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        if self._bar is not None:
-            self._bar.close()
+        bar = self.drawn()
+        if bar is not None:
+            self._shown = now
+            bar.set_postfix(loss=f"{float(carry.loss):.4g}", refresh=False)
+            bar.update(steps - bar.n)

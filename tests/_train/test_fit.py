@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import sys
 from typing import Any
 
 import jax
@@ -19,7 +20,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import jaxhinge as jh
-from jaxhinge._train import run as train_run
 from jaxhinge._train.static import freeze, join, split
 
 NDArray = np.ndarray[Any, Any]
@@ -417,7 +417,7 @@ def test_no_bar_unless_it_is_wanted(capfd: Any, monkeypatch: Any) -> None:
     assert capfd.readouterr().err == ""
     shown = jh.fit(X, Y, **RUN, progress=True).params
     assert "4/4" in capfd.readouterr().err
-    monkeypatch.setattr(train_run.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert_same(jh.fit(X, Y, **RUN).params, expected)
     assert capfd.readouterr().err == ""  # a terminal, but the run is short
     assert_same(shown, expected)
