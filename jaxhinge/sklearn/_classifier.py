@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -54,11 +55,6 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
     max_iter: int
     memory_budget: float | Literal["deprecated"]
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, NDArray, NDArray]:
         """Float64 features, in an array or a CSR array, labels 0..k-1 and sample weights, checked; sets `classes_`."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
@@ -103,20 +99,10 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
         return solutions
 
     def _solve_one(self, x: NDArray, y: NDArray, weight: NDArray, l2: float) -> Solution:
-        def solve_to(tol: float, init: Solution | None) -> Solution:
-            return solve(
-                x,
-                y,
-                l2=l2,
-                sample_weight=weight,
-                fit_intercept=self.fit_intercept,
-                loss=self.loss,
-                tol=tol,
-                max_steps=self.max_iter,
-                init=init,
-                as_numpy=True,
-            )
-
+        solve_to = partial(
+            solve, x, y, l2=l2, sample_weight=weight, fit_intercept=self.fit_intercept, loss=self.loss,
+            max_steps=self.max_iter, as_numpy=True,
+        )  # fmt: skip
         hinges = Hinges(
             x=x,
             sign=y,

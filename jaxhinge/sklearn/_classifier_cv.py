@@ -64,22 +64,15 @@ class HingeClassifierCV(HingeClassifierBase):
     probability : bool, default=False
         Whether to fit a sigmoid to the scores of the rows held out, with the chosen `C`, for `predict_proba`; with more
         than two classes one for each against the rest, normalised. It takes no further solve.
-    loss : {"hinge", "squared_hinge"}, default="hinge"
-        The hinge, or its square.
-    multi_class : {"ovr", "crammer_singer", "weston_watkins"}, default="ovr"
-        As for `HingeClassifier`: each class against the rest, or one joint machine.
-    class_weight : dict or "balanced", default=None
-        A weight for each class, to multiply the weights of its rows; classes left out have 1. "balanced" gives all
-        classes the same total weight, over all rows. Scores are not weighted by it.
-    fit_intercept : bool or "regularized", default=True
-        True for a free intercept, False for none, "regularized" to count it in the norm, as `LinearSVC` does.
+    loss, multi_class, class_weight, fit_intercept
+        As for `HingeClassifier`. "balanced" counts all rows, and scores are not weighted by `class_weight`.
     tol : float, default=1e-8
         Stop when the duality gap is at most `tol` times the objective. In the folds of more than 512 rows or 32
         features, 1e-4 is enough: it changes their scores by less than the choice of the folds.
     max_iter : int, default=200
         Stop each problem after this many steps.
     memory_budget : "deprecated"
-        Does nothing: sparse features are no longer made dense. Version 0.3 drops it.
+        Does nothing. Version 0.3 drops it.
     verbose : int, default=0
         Whether to draw a progress bar.
 
@@ -95,12 +88,8 @@ class HingeClassifierCV(HingeClassifierBase):
         The mean score of `C_`.
     fold_gaps_ : ndarray of shape (n_folds, n_Cs)
         The duality gap of each problem; of one against the rest, the sum over classes.
-    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
-        The weights, float64; for two classes those of `classes_[1]`.
-    intercept_ : ndarray of shape (1,) or (n_classes,)
-        The intercept.
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
+    coef_, intercept_, classes_, n_features_in_, feature_names_in_
+        As those of `HingeClassifier`.
     dual_gap_ : float
         The objective at `coef_` and `intercept_`, on all rows and summed over the problems solved, is at most this far
         above the smallest possible.
@@ -111,10 +100,6 @@ class HingeClassifierCV(HingeClassifierBase):
     probA_, probB_ : ndarrays of shape (1,) or (n_classes,)
         With `probability=True`: the probability of a class is `1 / (1 + exp(probA_ * score + probB_))`, before it is
         normalised.
-    n_features_in_ : int
-        The number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where `X` had names that are all strings.
 
     See Also
     --------

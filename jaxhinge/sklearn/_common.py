@@ -56,9 +56,15 @@ NO_PROBABILITIES = (
 
 
 class Signposts:
-    """Attributes that users of scikit-learn look for and that are not there: the error says what there is instead."""
+    """What scikit-learn asks of an estimator: that it takes sparse features, and attributes that users look for and
+    that are not there, of which the error says what there is instead."""
 
     _not_here: ClassVar[dict[str, str]] = {"partial_fit": _NO_PARTIAL_FIT}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.input_tags.sparse = True
+        return tags
 
     def __getattr__(self, name: str) -> Any:
         owner = type(self).__name__
@@ -128,23 +134,21 @@ def is_small(x: Any) -> bool:
     return bool(n <= _FEW_ROWS and d <= _FEW_FEATURES)
 
 
-def solve_exactly(
-    solve_to: Callable[[float, Solution | None], Solution], hinges: Hinges, fit_intercept: Intercept, tol: float
-) -> Solution:
+def solve_exactly(solve_to: Callable[..., Solution], hinges: Hinges, fit_intercept: Intercept, tol: float) -> Solution:
     """Solve roughly and polish; where that does not settle it, solve finely, from there, and polish again.
 
     Sparse rows are solved to `tol` at once: the decompositions of the polish would make them dense.
 
     Args:
-      solve_to: From a tolerance and a solution to start from to a solution.
+      solve_to: From a tolerance `tol` and a solution to start from, `init`, to a solution.
       hinges: The problem.
       fit_intercept: As for `jaxhinge.solve`.
       tol: The relative gap that is wanted.
     """
     if sparse.issparse(hinges.x):
-        found = solve_to(tol, None)
+        found = solve_to(tol=tol)
         return with_middle_bias(hinges, found) if is_free(fit_intercept) and not hinges.squared else found
-    rough = solve_to(max(tol, _ROUGH), None)
+    rough = solve_to(tol=max(tol, _ROUGH))
     polished = _polished(hinges, rough, fit_intercept, tol)
     converged = polished.solution.status == Status.CONVERGED and (polished.active_set_identified or tol >= _ROUGH)
     if converged or polished.solution.status == Status.STEP_LIMIT:
@@ -152,7 +156,7 @@ def solve_exactly(
     steps = rough.steps
     # A start from the rough solution may end with rows on the margin to the last digit; one from 0 ends inside of it.
     for init in (rough, None):
-        fine = solve_to(FINE * tol, init)
+        fine = solve_to(tol=FINE * tol, init=init)
         steps = steps + fine.steps
         solution = _polished(hinges, fine, fit_intercept, tol).solution
         if solution.status != Status.STALLED:

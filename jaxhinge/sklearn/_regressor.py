@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -40,23 +41,12 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
 
     Parameters
     ----------
-    C : float, default=None
-        The inverse strength of regularisation, above 0. 1.0 where neither `C` nor `l2` is given; it is an error to
-        give both.
-    l2 : float, default=None
-        The strength of regularisation in the units of `jaxhinge.loss`: `l2 = 1 / (C * sum(weights))`.
+    C, l2, fit_intercept, tol, max_iter, memory_budget
+        As for `HingeClassifier`.
     epsilon : float, default=0.1
         Half the width of the tube in which a residual costs nothing, in the units of `y`.
     loss : {"epsilon_insensitive", "squared_epsilon_insensitive"}, default="epsilon_insensitive"
         The loss above, or its square.
-    fit_intercept : bool or "regularized", default=True
-        True for a free intercept, False for none, "regularized" to count it in the norm, as `LinearSVR` does.
-    tol : float, default=1e-8
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Stop after this many steps.
-    memory_budget : "deprecated"
-        Does nothing: sparse features are no longer made dense. Version 0.3 drops it.
 
     Attributes
     ----------
@@ -68,16 +58,12 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         The objective at `coef_` and `intercept_` is at most this far above the smallest possible.
     n_iter_ : int
         The steps that were made.
-    l2_ : float
-        The `l2` that was used.
-    n_features_in_ : int
-        The number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where `X` had names that are all strings.
+    l2_, n_features_in_, feature_names_in_
+        As those of `HingeClassifier`.
 
     See Also
     --------
-    jaxhinge.solve_regression : The function behind it.
+    HingeClassifier, jaxhinge.solve_regression : The classifier, and the function behind this estimator.
 
     References
     ----------
@@ -113,11 +99,6 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         self.tol = tol
         self.max_iter = max_iter
         self.memory_budget = memory_budget
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> HingeRegressor:
         """Solve for the weights and the intercept.
@@ -174,22 +155,10 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
 
     def _solve(self, x: Any, y: NDArray, weight: NDArray, l2: float) -> Solution:
         squared = self.loss == _LOSSES[1]
-
-        def solve_to(tol: float, init: Solution | None) -> Solution:
-            return solve_regression(
-                x,
-                y,
-                l2=l2,
-                epsilon=self.epsilon,
-                sample_weight=weight,
-                fit_intercept=self.fit_intercept,
-                squared=squared,
-                tol=tol,
-                max_steps=self.max_iter,
-                init=init,
-                as_numpy=True,
-            )
-
+        solve_to = partial(
+            solve_regression, x, y, l2=l2, epsilon=self.epsilon, sample_weight=weight,
+            fit_intercept=self.fit_intercept, squared=squared, max_steps=self.max_iter, as_numpy=True,
+        )  # fmt: skip
         # Each row has two hinges: one for a target above the tube and one for a target below it.
         sign = np.tile([1.0, -1.0], len(y))
         hinges = Hinges(
