@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,15 +69,37 @@ def adapt_arguments(
     """
     if not callable(function):
         raise TypeError(f"function must be a function; got {type(function).__name__}.")
+    layout = _Layout(bias, flag("column_labels", column_labels), flag("classes_first", classes_first))
+    if not isinstance(bias, str) or bias not in ("separate", "last", "first"):
+        raise ValueError(f'bias must be "separate", "last" or "first"; got {bias!r}.')
+    flag("row_by_row", row_by_row)
+    order = _checked_order(function, arguments, values)
+    named = {name: value for name, value in values.items() if name not in order}
+
+    def once(w: Any, b: Any, x: Any, y: Any) -> Any:
+        given = {**values, **layout.given(w, b, x, y)}
+        return layout.unfolded(function(*(given[name] for name in order), **named))
+
+    def adapted(w: Any, b: Any, x: Any, y: Any) -> Any:
+        if row_by_row:
+            return _mean([once(w, b, row, label) for row, label in zip(x, y, strict=True)])
+        return once(w, b, x, y)
+
+    def without_bias(w: Any, x: Any, y: Any) -> Any:
+        return adapted(w, np.zeros(w.shape[1:]), x, y)
+
+    result = adapted if bias != "separate" or "b" in order else without_bias
+    vars(result)["adapted_function"] = function
+    return result
+
+
+def _checked_order(function: Any, arguments: Any, values: dict[str, Any]) -> list[str]:
+    """The names of what a function takes, in its order; those of `diagnose` in small letters."""
     if not isinstance(arguments, str):
         raise TypeError(
             f'arguments must be the names of what {name_of(function)} takes, in its order, as in "w x y reg"; got '
             f"{arguments!r}."
         )
-    for name, value in (("column_labels", column_labels), ("classes_first", classes_first), ("row_by_row", row_by_row)):
-        flag(name, value)
-    if not isinstance(bias, str) or bias not in ("separate", "last", "first"):
-        raise ValueError(f'bias must be "separate", "last" or "first"; got {bias!r}.')
     order = arguments.replace(",", " ").split()
     order = [name.lower() if name.lower() in _KNOWN else name for name in order]
     missing = [name for name in ("w", "x", "y") if name not in order]
@@ -88,53 +110,41 @@ def adapt_arguments(
             f"arguments must be names among w, b, x and y, and of the values that follow, as in "
             f'adapt_arguments({name_of(function)}, "w x y reg", reg=0.1); {arguments!r} {wrong}.'
         )
-    named = {name: value for name, value in values.items() if name not in order}
+    return order
 
-    def once(w: Any, b: Any, x: Any, y: Any) -> Any:
-        given = {**values, "w": w, "b": b, "x": x, "y": y}
-        return function(*(given[name] for name in order), **named)
 
-    with_bias = bias != "separate" or "b" in order
+class _Layout(NamedTuple):
+    """How a function wants its arguments, as `adapt_arguments` says."""
 
-    def prepared(w: Any, b: Any, x: Any, y: Any) -> Any:
-        if row_by_row:
-            return _mean([_unfolded(once(*_own(w, b, row, label))) for row, label in zip(x, y, strict=True)])
-        return _unfolded(once(*_own(w, b, x, y)))
+    bias: str
+    column_labels: bool
+    classes_first: bool
 
-    def _own(w: Any, b: Any, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+    def given(self, w: Any, b: Any, x: Any, y: Any) -> dict[str, Any]:
+        """The arguments by their names, those of one row or of all."""
         array = jnp if any(isinstance(part, jax.Array) for part in (w, b, x)) else np
-        if bias != "separate":
+        if self.bias != "separate":
             ones = array.ones((*x.shape[:-1], 1))
             w, x = (w, b[None]), (x, ones)
-            w, x = (w, x) if bias == "last" else (w[::-1], x[::-1])
+            w, x = (w, x) if self.bias == "last" else (w[::-1], x[::-1])
             w, x = array.concatenate(w), array.concatenate(x, axis=-1)
-        if column_labels and not row_by_row:
+        if self.column_labels and x.ndim == 2:
             y = y[:, None]
-        return (w.T if classes_first else w), b, x, y
+        return {"w": w.T if self.classes_first else w, "b": b, "x": x, "y": y}
 
-    def _unfolded(value: Any) -> Any:
-        """The parts `(loss, dw, db)` that the function returned, in the layout of `w` and `b`."""
+    def unfolded(self, value: Any) -> Any:
+        """The parts `(loss, dw, db)` that a function returned, in the layout of `w` and `b`."""
         parts = list(value) if isinstance(value, (tuple, list)) else [value]
         for place, part in enumerate(parts):
             if _ndim(part) >= 1 and (place == 0 or len(parts) == 1 or _ndim(parts[0]) == 0):
-                turned = part.T if classes_first and _ndim(part) == 2 else part
-                if bias == "separate":
+                turned = part.T if self.classes_first and _ndim(part) == 2 else part
+                if self.bias == "separate":
                     parts[place] = turned
                 else:
-                    ends = (turned[:-1], turned[-1]) if bias == "last" else (turned[1:], turned[0])
+                    ends = (turned[:-1], turned[-1]) if self.bias == "last" else (turned[1:], turned[0])
                     parts[place : place + 1] = ends
                 break
         return parts[0] if len(parts) == 1 else tuple(parts)
-
-    def adapted(w: Any, b: Any, x: Any, y: Any) -> Any:
-        return prepared(w, b, x, y)
-
-    def without_bias(w: Any, x: Any, y: Any) -> Any:
-        return prepared(w, np.zeros(w.shape[1:]), x, y)
-
-    result = adapted if with_bias else without_bias
-    vars(result)["adapted_function"] = function
-    return result
 
 
 def _ndim(value: Any) -> int:
