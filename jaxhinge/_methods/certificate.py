@@ -235,6 +235,12 @@ def feasible(program: Program, alpha: Array) -> Array:
     return xp.where(side == 0, 0, alpha + room * column(_ratio(lack, xp.sum(room, axis=-1))))
 
 
+def net(alpha: Array) -> Array:
+    """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
+    pairs = alpha.reshape(*alpha.shape[:-1], -1, 2)
+    return (pairs - namespace(alpha).min(pairs, axis=-1, keepdims=True)).reshape(alpha.shape)
+
+
 def _ratio(part: Array, whole: Array) -> Array:
     where = namespace(part).where
     return where(whole > 0, part / where(whole > 0, whole, 1), 0)

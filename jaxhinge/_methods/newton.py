@@ -32,6 +32,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import Array, NDArray
 from jaxhinge._base.precision import eps
+from jaxhinge._methods.active_set import active_set_steps, first_rate
 from jaxhinge._methods.certificate import (
     Certified,
     Program,
@@ -40,7 +41,6 @@ from jaxhinge._methods.certificate import (
     dual_value,
     feasible,
     losses,
-    over_penalty,
     primal_value,
 )
 from jaxhinge._methods.executor import Watch, choose, dot, either, namespace, while_loop
@@ -59,6 +59,8 @@ _PLAIN = 0.3
 _LARGEST_FIRST_RATE = 0.5
 _SLOW_GROWTH = 2.0
 _SHARE = 0.5
+# `_ROUGH`: where systems are solved by products, the steps on the rows of the margin go on from this relative gap.
+_ROUGH = 1e-3
 # `_LARGEST_RATE`: beyond it the Hessian loses the penalty to rounding.
 _LARGEST_RATE = 1e9
 # `PATIENCE`: the method is left where a multiplier takes more Newton steps than this: rows are then heaped on the kink,
@@ -252,7 +254,7 @@ def solve_by_newton(
     few = max(n // _SAMPLED, _ROWS_PER_FEATURE * p)
     share = best.alpha / program.c
     if program.rows.by_products:
-        return _all_rows(program, best, share, _plain_rate(program), tol, max_steps, watch)
+        return _by_products(program, best, tol, max_steps, watch)
     if warm:
         gap = (best.primal - best.dual) / max(abs(best.primal), 1e-300)
         rate = float(np.clip(0.1 / max(gap, 1e-4), _FIRST_RATE, 30.0))
@@ -280,11 +282,25 @@ def _all_rows(
     return NewtonResult(state.best, int(state.steps), float(state.rate), state.fraction, left)
 
 
-def _plain_rate(program: Program) -> float:
-    """A first rate at which the system is next to its penalty."""
-    squares = over_penalty(program, program.rows.squares(program.c))
-    weight = float(np.sum(squares) / np.sum(program.c) * np.mean(program.c))
-    return min(_LARGEST_FIRST_RATE, _PLAIN / weight) if weight > 0 else _LARGEST_FIRST_RATE
+def _by_products(program: Program, best: Certified, tol: float, max_steps: int, watch: Watch | None) -> NewtonResult:
+    """A rough solution; from there the rows on the margin; and by the first method what these steps leave undone."""
+    plain, steps = first_rate(program, _PLAIN), 0
+    rate = min(plain, _LARGEST_FIRST_RATE)
+    rough = tol if program.squared else max(tol, _ROUGH)
+    for wanted in (rough, None, tol):
+        if wanted is None:
+            best, more = active_set_steps(program, best, plain, tol, max_steps - steps, watch)
+        else:
+            found = _all_rows(program, best, best.alpha / program.c, rate, wanted, max_steps - steps, watch)
+            best, more, rate = found.best, found.steps, found.rate
+        steps += more
+        if program.squared or _is_within(best, tol):
+            break
+    return NewtonResult(best, steps, rate, best.alpha / program.c, not _is_within(best, tol))
+
+
+def _is_within(best: Certified, tol: float) -> bool:
+    return bool(best.primal - best.dual <= tol * abs(best.primal))
 
 
 def _sample_solution(program: Program, few: int, max_steps: int, watch: Watch | None) -> tuple[NDArray, int]:

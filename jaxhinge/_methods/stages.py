@@ -21,6 +21,7 @@ from jaxhinge._methods.certificate import (
     dual_value,
     feasible,
     gap_between,
+    net,
     over_penalty,
     primal_value,
     within,
@@ -247,12 +248,6 @@ def answered(dtype: DTypeLike, found: SolverState, valid: Array, allowed: Array,
     status = xp.where(valid, xp.where(gap <= allowed, int(Status.CONVERGED), otherwise), int(Status.REFUSED))
     w, b, dual, primal, bound, gap = map(unless_refused, (*point, primal, bound, gap))
     return Answer(w, b, dual, primal, bound, gap, found.steps, status.astype(xp.int32))
-
-
-def net(alpha: Array) -> Array:
-    """The dual of mirrored rows, with no push against a pull on the same row: as feasible, and never worse."""
-    pairs = alpha.reshape(*alpha.shape[:-1], -1, 2)
-    return (pairs - namespace(alpha).min(pairs, axis=-1, keepdims=True)).reshape(alpha.shape)
 
 
 def _rounded(config: Config, task: Task, z: Array) -> tuple[Array, Array]:

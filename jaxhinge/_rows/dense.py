@@ -122,6 +122,17 @@ class DenseRows(KernelRows):
         found = self._summed(block)
         return np.append(found, np.sum(weight)) if self.bias else found
 
+    def norms(self, scale: NDArray) -> NDArray:
+        """`sum_j scale_j a_ij^2` of every row, `(n,)`."""
+        d, found = self.x.shape[1], np.empty(len(self.x))
+
+        def block(rows: slice) -> None:
+            x = _wide(self.x[rows]) if self.centre is None else self.x[rows] - self.centre
+            found[rows] = (x * x) @ scale[:d]
+
+        self._each_block(block)
+        return found + scale[d] if self.bias else found
+
     @cached_property
     def kernel_of_features(self) -> NDArray:
         """The products of all pairs of rows, without the 1, `(n, n)`."""
@@ -286,6 +297,10 @@ class TwoSided:
         """As `DenseRows.squares`."""
         found: NDArray = self.rows.squares(_paired(weight))
         return found
+
+    def norms(self, scale: NDArray) -> NDArray:
+        """As `DenseRows.norms`."""
+        return np.repeat(self.rows.norms(scale), 2)
 
     def kernel(self, *, last: bool) -> NDArray:
         """As `KernelRows.kernel`."""

@@ -78,6 +78,15 @@ class SparseRows(KernelRows):
             found = np.maximum(found - self.centre * (2 * self._backward(weight) - total * self.centre), 0)
         return np.append(found, total) if self.bias else found
 
+    def norms(self, scale: NDArray) -> NDArray:
+        """`sum_j scale_j a_ij^2` of every row, `(n,)`."""
+        d = self.x.shape[1]
+        w = scale[:d]
+        found: NDArray = self._squared.T @ w
+        if self.centre is not None:
+            found = np.maximum(found - self._forward(2 * w * self.centre) + w @ self.centre**2, 0)
+        return found + scale[d] if self.bias else found
+
     def gram(self, weight: NDArray) -> NDArray:
         """`sum_i weight_i a_i a_i'`, `(..., p, p)` for `weight` `(..., n)` of at least 0: dense, for few features."""
         if weight.ndim > 1:

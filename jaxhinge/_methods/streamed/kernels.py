@@ -17,9 +17,8 @@ import jax
 import numpy as np
 
 from jaxhinge._base.arrays import NDArray
-from jaxhinge._methods.certificate import Program, losses
+from jaxhinge._methods.certificate import Program, losses, net
 from jaxhinge._methods.problem import Intercept
-from jaxhinge._methods.stages import net
 from jaxhinge._rows.dense import TwoSided
 
 # `_NUMBERS`: a block is worked on in slices of so many numbers at most, whose copies fit the cache of a core.
