@@ -1,9 +1,9 @@
 """One problem solved on the host, in NumPy: nothing is compiled.
 
 Which method. Newton's method comes first where there are at least `_ROWS_PER_FEATURE` rows for each feature, and where
-rows are sparse or both rows and features are many: its systems are then solved by products with the rows. It is left
-where rows are heaped on the kink. The interior point solves the rest, unless its matrix would be too large; more
-features than rows in as many coordinates as there are rows.
+rows are sparse or both rows and features are many: its systems are then solved by products with the rows, and the last
+digits among the rows on the margin (see `active_set`). It is left where rows are heaped on the kink. The interior point
+solves the rest, unless its matrix would be too large; more features than rows in as many coordinates as there are rows.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def test_balanced_duals_are_those_of_the_nearest_point_in_the_box():
     alpha = np.random.default_rng(2).uniform(-0.02, 0.04, 40)
     found = margin.balanced(alpha, 0.05)
     sign, c, inverse = margin.sign, margin.c, margin.inverse
-    assert (found >= 0).all() and (found <= c).all()
+    assert (found >= 0).all()
+    assert (found <= c).all()
     assert abs(0.05 + sign @ found) < 1e-12
     # The conditions of the projection in the norm of the diagonal: one multiplier for all that are inside of the box.
     multiplier = (found - alpha) / (inverse * sign)
@@ -73,15 +74,14 @@ def test_duals_that_cannot_be_balanced_go_as_far_as_they_can():
 @pytest.mark.parametrize("free_bias", [False, True])
 def test_steps_end_with_the_conditions_of_optimality(free_bias):
     program = _program(free_bias)
-    zeros = certify(program, np.zeros(program.shape[0]), np.zeros(program.shape[1]))
-    start = zeros
     for share in (0.2, 0.5):  # any feasible dual will do for a start
         alpha = feasible(program, share * program.c)
         start = certify(program, np.zeros(program.shape[0]), alpha)
         found, steps = active_set_steps(program, start, first_rate(program, 0.3), 1e-10, 200, None)
         x = np.column_stack([program.rows.x.toarray(), np.ones(program.shape[1])]) * program.sign[:, None]
         violations = 1 - x @ found.z
-        assert steps > 0 and found.primal - found.dual <= 1e-10 * found.primal
+        assert steps > 0
+        assert found.primal - found.dual <= 1e-10 * found.primal
         size = np.abs(violations).max()
         assert (violations[found.alpha <= 0] <= 1e-4 * size).all()
         assert (violations[found.alpha >= program.c] >= -1e-4 * size).all()
