@@ -343,7 +343,7 @@ def test_threads_do_not_wait_for_each_other_for_ever():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=300)
     assert not any(thread.is_alive() for thread in threads)
 
 
