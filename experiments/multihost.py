@@ -92,7 +92,7 @@ def run_once(options: argparse.Namespace) -> bool:
             if any(child.poll() for child in children) or (began and time.perf_counter() - began > STOPS_WITHIN):
                 report_stop([child for child in children if child is not victim], began or time.perf_counter())
                 return False
-            time.sleep(0.001)
+            time.sleep(0.01)
         return True
     finally:
         for child in children:
@@ -110,7 +110,7 @@ def report_stop(children: list[subprocess.Popen[bytes]], began: float) -> None:
             left.remove(child)
         if waited > STOPS_WITHIN:
             raise SystemExit(f"{len(left)} processes go on {waited:.0f} s after another has died.")
-        time.sleep(0.001)
+        time.sleep(0.01)
 
 
 def command(options: argparse.Namespace, number: int, address: str) -> list[str]:

@@ -117,8 +117,11 @@ def assert_went_on(output: str, found: dict[str, Any], undisturbed: dict[str, An
 
 
 def test_two_processes_do_the_work_of_one_and_neither_hangs_when_the_other_is_gone(tmp_path: Path) -> None:
-    """One test, for its runs are long and compared with each other."""
-    places = {name: tmp_path / name for name in ("undisturbed", "alone", "freeze", "kill")}
+    """One test, for its runs are long and compared with each other.
+
+    The other is frozen, not killed: its connections stay open, so that nothing but its silence tells that it is gone.
+    """
+    places = {name: tmp_path / name for name in ("undisturbed", "alone", "freeze")}
     for place in places.values():
         place.mkdir()
     # The time until a frozen process is missed is spent on something else.
@@ -132,6 +135,4 @@ def test_two_processes_do_the_work_of_one_and_neither_hangs_when_the_other_is_go
     multihost.work(argparse.Namespace(work=places["alone"], data=None, **options))
     assert_same_answer(undisturbed, result_of(places["alone"]), places["alone"])
 
-    killed = start_with_fault("kill", 1, places["kill"])
     assert_went_on(finish(frozen), result_of(places["freeze"]), undisturbed)
-    assert_went_on(finish(killed), result_of(places["kill"]), undisturbed)
