@@ -106,6 +106,7 @@ def test_labels_by_other_names():
     with pytest.raises(ValueError, match="labels must be"):
         jh.diagnose(gradient, (W, 0.3), X, bits, labels=(0, 1, 2))
 
+    @jax.jit
     def from_one(w, b, x, y):
         return jax.grad(jh.loss)((w, b), x, y - 1, l2=L2, loss_fn=jh.losses.weston_watkins_loss)
 
@@ -128,6 +129,7 @@ LOSSES = [
 def test_every_loss_of_linear_scores(loss_fn, y):
     params = (MATRIX, np.full(3, 0.1)) if y is CLASSES else (W, 0.3)
 
+    @jax.jit
     def grad_fn(w, b, x, y, l2=L2):
         return jax.value_and_grad(jh.loss)((w, b), x, y, l2=l2, loss_fn=loss_fn)
 
