@@ -23,8 +23,6 @@ def lane(solutions, *index):
 
 NESTINGS = {
     "vmap": jax.vmap(solve),
-    "jit(vmap)": jax.jit(jax.vmap(solve)),
-    "vmap(jit)": jax.vmap(jax.jit(solve)),
     "jit(vmap(jit))": jax.jit(jax.vmap(jax.jit(solve))),
     "vmap(vmap(jit))": jax.vmap(jax.vmap(jax.jit(solve))),
 }

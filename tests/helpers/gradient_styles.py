@@ -113,6 +113,7 @@ def jax_automatic(w, b, x, y):
 
 
 @held_out("none")
+@jax.jit
 def jax_vmapped_relu_in_bfloat16(w, b, x, y):
     w, b, x, y = (jnp.asarray(a, jnp.bfloat16) for a in (w, b, x, y))
 

@@ -90,6 +90,7 @@ def loops_over_classes(w, b, x, y):
 
 
 @wild("none", loss=True, **CS)
+@jax.jit
 def jax_crammer_singer(w, b, x, y):
     s = x @ w + b[None]
     rival = jnp.where(jax.nn.one_hot(y, s.shape[1], dtype=bool), -jnp.inf, s).max(axis=1)
@@ -185,6 +186,7 @@ def maximised(w, b, x, y):
 
 
 @wild("score_sign_flipped", loss=True)
+@jax.jit
 def jax_one_plus(w, b, x, y):
     return jnp.mean(jax.nn.relu(1 + y * (x @ w + b))) + L2 / 2 * (w**2).sum()
 
@@ -227,6 +229,7 @@ def margin_of_five(w, b, x, y):
 
 
 @wild("label_missing_from_bias", loss=True)
+@jax.jit
 def jax_label_inside(w, b, x, y):
     return jnp.maximum(0.0, 1 - (y * (x @ w) + b)).mean() + L2 / 2 * (w**2).sum()
 
@@ -343,6 +346,7 @@ def delta_forgotten(w, b, x, y):
 
 
 @wild("one_vs_rest", loss=True, **CS)
+@jax.jit
 def jax_one_against_all(w, b, x, y):
     t = 2.0 * jax.nn.one_hot(y, w.shape[1]) - 1
     return jnp.maximum(0, 1 - t * (x @ w + b[None])).sum() / len(y) + L2 / 2 * (w**2).sum()
@@ -365,6 +369,7 @@ def label_outside_the_if(w, b, x, y):
 
 
 @wild("rival_floored_at_zero", loss=True, **CS)
+@jax.jit
 def jax_times_not_label(w, b, x, y):
     s, hot = x @ w + b[None], jax.nn.one_hot(y, w.shape[1])
     return jnp.mean(jax.nn.relu(1 + (s * (1 - hot)).max(1) - (s * hot).sum(1))) + L2 / 2 * (w**2).sum()
