@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from helpers.sparse_rows import bcoo
 from jax.experimental.sparse import BCOO
 
 import jaxhinge as jh
@@ -14,7 +15,7 @@ import jaxhinge as jh
 RNG = np.random.default_rng(0)
 # Multiples of 1/4, so that some margins are on the kink and sums are exact.
 DENSE = np.where(RNG.random((40, 12)) < 0.3, RNG.integers(-8, 9, (40, 12)) / 4, 0).astype(np.float32)
-SPARSE = {"scipy": sp.csr_matrix(DENSE), "BCOO": BCOO.fromdense(jnp.asarray(DENSE), nse=DENSE.astype(bool).sum() + 5)}
+SPARSE = {"scipy": sp.csr_matrix(DENSE), "BCOO": bcoo(DENSE, padding=5)}
 Y, LABELS = np.where(RNG.random(40) < 0.5, 1, -1), RNG.integers(0, 3, 40)
 PARAMS = jh.LinearParams(jnp.asarray(RNG.integers(-4, 5, 12) / 4), jnp.float32(0.25))
 CLASSES = jh.LinearParams(jnp.asarray(RNG.integers(-4, 5, (12, 3)) / 4), jnp.zeros(3))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from helpers.sparse_rows import bcoo
 from jax.experimental.sparse import BCOO
 
 import jaxhinge as jh
@@ -47,13 +48,13 @@ SOLVES = {
     "path": lambda x: jh.path(x, Y, l2=[0.1, 0.01], **TIGHT),
     "wide": lambda x: jh.solve(WIDE_LIKE[type(x)], WIDE_Y, l2=0.01, **TIGHT),
 }
-WIDE_LIKE = {np.ndarray: WIDE, sp.csr_array: sp.csr_array(WIDE), BCOO: BCOO.fromdense(jnp.asarray(WIDE))}
+WIDE_LIKE = {np.ndarray: WIDE, sp.csr_array: sp.csr_array(WIDE), BCOO: bcoo(WIDE)}
 
 
 @pytest.mark.parametrize("name", SOLVES)
 @pytest.mark.parametrize("kind", ["scipy", "BCOO"])
 def test_every_solver_agrees_with_dense_rows(name, kind, compilations):
-    sparse = sp.csr_array(X) if kind == "scipy" else BCOO.fromdense(jnp.asarray(X))
+    sparse = sp.csr_array(X) if kind == "scipy" else bcoo(X)
     dense = SOLVES[name](X)
     with compilations() as names:
         found = SOLVES[name](sparse)
@@ -167,6 +168,6 @@ def test_what_is_refused(name):
 
 @pytest.mark.parametrize("solve", [jh.solve, jh.solve_regression, jh.solve_multiclass])
 def test_sparse_rows_that_are_traced_are_refused_by_name(solve):
-    rows, options = BCOO.fromdense(jnp.eye(4)), {"num_classes": 2} if solve is jh.solve_multiclass else {}
+    rows, options = bcoo(np.eye(4)), {"num_classes": 2} if solve is jh.solve_multiclass else {}
     with pytest.raises(TypeError, match=r"x is a sparse BCOO inside jit.*solve sparse rows on the host.*outside"):
         jax.jit(lambda x: solve(x, np.array([-1, 1, 1, -1]), l2=0.1, **options))(rows)

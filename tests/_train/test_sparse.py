@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.sparse_rows import bcoo
 from jax.experimental.sparse import BCOO
 from scipy import sparse
 
@@ -109,13 +110,13 @@ def test_narrow_floats_keep_their_dtype_and_give_the_steps_of_dense_rows(dtype):
         return jh.loss(params, x, y, **options)
 
     rows = jnp.asarray(DENSE, dtype)
-    found, _ = trained(BCOO.fromdense(rows), batch_size=7, objective=objective)
+    found, _ = trained(bcoo(rows), batch_size=7, objective=objective)
     assert set(seen) == {jnp.dtype(dtype)}
     np.testing.assert_allclose(found.w, trained(rows, batch_size=7)[0].w, rtol=1e-3, atol=1e-5)
-    fitted = [jh.fit(x, Y, l2=0.1, epochs=2).gap for x in (BCOO.fromdense(rows), rows)]
+    fitted = [jh.fit(x, Y, l2=0.1, epochs=2).gap for x in (bcoo(rows), rows)]
     # The steps are of float32, and add in another order.
     np.testing.assert_allclose(*fitted, rtol=1e-4)
-    solved = jh.solve(BCOO.fromdense(rows), Y, l2=0.1, tol=1e-6)
+    solved = jh.solve(bcoo(rows), Y, l2=0.1, tol=1e-6)
     np.testing.assert_allclose(solved.primal_value, jh.solve(rows, Y, l2=0.1, tol=1e-6).primal_value, rtol=1e-5)
 
 
