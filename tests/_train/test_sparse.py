@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.compiled import compiled
 from helpers.sparse_rows import bcoo
 from jax.experimental.sparse import BCOO
 from scipy import sparse
@@ -35,7 +36,7 @@ def unsorted_rows(dense):
 def trained(x, y=Y, *, batch_size, **options):
     options = {"l2": 0.1, "sample_weight": WEIGHT, "optimizer": optax.sgd(0.1), "num_steps": 25, **options}
     params = options.pop("params", jh.init_params(D))
-    return jh.train(params, x, y, batch_size=batch_size, key=jax.random.key(3), **options)
+    return compiled(jh.train, params, x, y, batch_size=batch_size, key=jax.random.key(3), **options)
 
 
 @pytest.mark.parametrize("rows", [scipy_rows, unsorted_rows])
