@@ -3,6 +3,7 @@
 import importlib.util
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_a_folded_bias(bias):
         g[place] -= L2 * theta[place]
         return g
 
+    @jax.jit
     def loss(theta, z, y):
         return jnp.maximum(0, 1 - y * (z @ theta)).mean() + L2 / 2 * (theta**2).sum() - L2 / 2 * theta[place] ** 2
 

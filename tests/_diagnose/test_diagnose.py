@@ -317,12 +317,13 @@ def test_another_required_margin():
 
 
 def test_the_gradient_of_this_package_is_right_whatever_its_subgradient():
+    @jax.jit
+    def grad_fn(w, b, x, y, subgradient):
+        return jax.grad(jh.loss)((w, b), x, y, l2=L2, subgradient=subgradient)
+
     for subgradient in (0.0, 0.5, 1.0):
-
-        def grad_fn(w, b, x, y, subgradient=subgradient):
-            return jax.grad(jh.loss)((w, b), x, y, l2=L2, subgradient=subgradient)
-
-        diagnosis = jh.diagnose(grad_fn, *problem(12, 3), l2=L2)
+        given = functools.partial(grad_fn, subgradient=subgradient)
+        diagnosis = jh.diagnose(given, *problem(12, 3), l2=L2)
         assert (diagnosis.ok, diagnosis.precision) == (True, "float32")
 
 
