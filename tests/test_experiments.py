@@ -50,7 +50,7 @@ def test_the_accelerator_check_on_this_machine(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(report.read_text())["rows"]
     assert {row["check"] for row in rows} == {"kink"}
-    assert {row["verdict"] for row in rows} == {"ok", "measured"}
+    assert {row["verdict"] for row in rows} <= {"ok", "measured"}
     # A row has a verdict of its own exactly where there is a bound to judge by.
     assert all((row["verdict"] == "ok") == (row["bound"] is not None) for row in rows)
 
