@@ -105,6 +105,7 @@ def half_precision(w, b, x, y):
 
 
 @held_out("none")
+@jax.jit
 def jax_automatic(w, b, x, y):
     def objective(w, b):
         return jnp.mean(jnp.maximum(0, 1 - y * (x @ w + b))) + 0.5 * L2 * jnp.vdot(w, w)
