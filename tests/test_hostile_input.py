@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import jaxhinge as jh
+from jaxhinge.sklearn import HingeClassifier, HingeClassifierCV, HingeRegressor
 
 EXPERIMENTS = str(Path(__file__).parents[1] / "experiments")
 sys.path.insert(0, EXPERIMENTS)
@@ -104,6 +105,27 @@ def test_a_tiny_nu_claims_no_more_than_was_reached():
         solution = jh.solve_one_class(x, nu=nu, as_numpy=True)
         within = solution.gap <= 1e-4 * max(abs(solution.primal_value), 1e-12)
         assert (solution.status == jh.Status.CONVERGED) == within
+
+
+MASKED = np.ma.masked_array(X, mask=X == 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: jh.solve(MASKED, Y, l2=0.1), "x"),
+        (lambda: jh.solve([(X, Y), (MASKED, Y)], l2=0.1), "x of block 1"),
+        (lambda: jh.solve([(X, Y, np.ma.masked_equal(Y, 1))], l2=0.1), "sample_weight of block 0"),
+        (lambda: jh.diagnose(len, (np.zeros(1), 0.0), MASKED, Y), "x"),
+        (lambda: jh.diagnose(len, (np.zeros(1), 0.0), X, np.ma.masked_equal(Y, 1)), "y"),
+        (lambda: HingeClassifier().fit(MASKED, Y), "X"),
+        (lambda: HingeClassifierCV().fit(X, Y, np.ma.masked_equal(Y, 1)), "sample_weight"),
+        (lambda: HingeRegressor().fit(X, np.ma.masked_equal(Y, 1)), "y"),
+    ],
+)
+def test_masked_entries_are_never_taken_for_numbers(call, name):
+    with pytest.raises(TypeError, match=rf"^{name} has masked entries.* {name.split()[0]}\.filled\(0\)"):
+        call()
 
 
 HOST_ONLY = {

@@ -78,7 +78,8 @@ def type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
 def refuse_masked(name: str, value: Any) -> None:
     """Refuse arrays with masked entries: JAX drops the mask and would use the values under it."""
     if np.ma.is_masked(value):
-        raise TypeError(f"{name} has masked entries, which JAX does not know. Drop or fill them: {name}.filled(0).")
+        array = name.split(" ")[0]  # without the number of a block
+        raise TypeError(f"{name} has masked entries, which JAX does not know. Drop or fill them: {array}.filled(0).")
 
 
 def float_array(name: str, value: Any) -> jax.Array:

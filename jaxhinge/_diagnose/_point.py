@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jaxhinge._base.arrays import refuse_masked
 from jaxhinge._diagnose._objective import Array, Objective, objective_of
 from jaxhinge._diagnose._signatures import no_suggestion
 
@@ -86,6 +87,7 @@ def checked_point(
     w, b = _checked_params(params, objective, suggest)
     x = _real("x", x)
     _check_shapes(w, b, x, objective, suggest)
+    refuse_masked("y", y)
     given = np.asarray(y)
     if given.shape != (len(x),):
         column = given.shape == (len(x), 1)
@@ -131,6 +133,7 @@ def _without_bias(params: Any) -> tuple[Array, Array]:
 
 
 def _real(name: str, value: Any) -> Array:
+    refuse_masked(name, value)
     if hasattr(value, "toarray"):
         raise TypeError(f"{name} must be dense, for the function is called with NumPy arrays: {name}.toarray().")
     try:

@@ -11,7 +11,7 @@ from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.arrays import NDArray, refuse_masked
 from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Loss, Solution, solve
 from jaxhinge._solve.polish import Hinges
@@ -57,6 +57,8 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, NDArray, NDArray]:
         """Float64 features, in an array or a CSR array, labels 0..k-1 and sample weights, checked; sets `classes_`."""
+        for name, value in {"X": X, "y": y, "sample_weight": sample_weight}.items():
+            refuse_masked(name, value)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from jaxhinge._base.arrays import NDArray
+from jaxhinge._base.arrays import NDArray, refuse_masked
 from jaxhinge._base.values import check_real_targets, check_sample_weight
 from jaxhinge._solve.binary import Solution
 from jaxhinge._solve.polish import Hinges
@@ -125,6 +125,8 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         if self.loss not in _LOSSES:
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
         check_options(self)
+        for name, value in {"X": X, "y": y, "sample_weight": sample_weight}.items():
+            refuse_masked(name, value)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         check_real_targets("y", y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._base.arrays import NDArray, check_feature_shape
+from jaxhinge._base.arrays import NDArray, check_feature_shape, refuse_masked
 from jaxhinge._base.sources import read_rows, source_of
 from jaxhinge._base.values import (
     check_real_targets,
@@ -75,6 +75,7 @@ def _piece(place: str, real: bool, x: Any, y: Any, weight: Any) -> Piece:
             f"x{place} is sparse. Give dense blocks, e.g. lambda: ((x[i : i + 10_000].toarray(), y[i : i + 10_000]) "
             "for i in range(0, n, 10_000))."
         )
+    refuse_masked(f"x{place}", x)
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         x = host_real(f"x{place}", x)
     check_feature_shape(f"x{place}", _Shape(x))
