@@ -54,20 +54,33 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("deterministic")
 
 
-# What takes longest begins first, so that none of it is left to one worker at the end.
-LONGEST = (
+# What starts processes that each import JAX anew, or compiles whole solvers: more than half of the time for a tenth of
+# the tests. By default they are left out; `pytest -m slow` runs them, and so does `.ci/run`.
+SLOW = (
     "test_rows_on_eight_devices",
     "test_a_sample_as_users_compile",
     "test_two_processes_do_the_work_of_one",
-    "test_experiments.py",
     "test_workers_give_the_same_bits",
-    "test_every_check_of_scikit_learn_passes",
     "test_kill_9",
+    "test_every_check_of_scikit_learn_passes[HingeClassifierCV]",
+    "test_hostile_input_gives_an_honest_result",
+    "tests/test_experiments.py",
+    "tests/test_readme.py::test_block",
+    "tests/_methods/test_implicit.py",
+    "tests/_methods/test_implicit_multiclass.py",
+    "tests/_methods/test_lowering.py",
+    "tests/_objective/test_one_pass.py",
+    "tests/_solve/test_binary_traced.py",
+    "tests/_solve/test_executors.py",
+    "tests/_train/test_sparse.py",
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
+    for item in items:
+        if any(name in item.nodeid for name in SLOW):
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

@@ -17,7 +17,7 @@ SAMPLE = [
 
 def test_a_sample_as_users_compile():
     environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", ""]
     command += [str(TESTS / path) for path in SAMPLE]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout

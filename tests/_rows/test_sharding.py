@@ -13,7 +13,8 @@ TESTS = Path(__file__).with_name("on_eight_devices.py")
 def run(bits: Path, *arguments: str) -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAXHINGE_BITS": str(bits)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(TESTS), *arguments]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", ""]
+    command = [sys.executable, "-m", "pytest", *options, str(TESTS), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
