@@ -280,6 +280,7 @@ def column_labels(w, b, x, y):
 
 
 @held_out("broadcast_n_by_n")
+@jax.jit
 def jax_column_scores(w, b, x, y):
     def objective(w, b):
         scores = x @ w[:, None] + b

@@ -209,7 +209,11 @@ def test_gradients_off_the_kink_are_the_differences_of_a_plain_loop(case, x64):
             np.testing.assert_allclose(np.asarray(gradient)[(slice(None), *column)], difference, rtol=1e-7, atol=1e-8)
 
 
-@default_cases
+# All others are pieces of planes, whose slopes are compared above.
+CURVED = ("squared_hinge_loss", "smooth_hinge_loss", "triplet_margin_loss", "squared_epsilon_insensitive_loss")
+
+
+@pytest.mark.parametrize("case", [case for case in DEFAULT_CASES if case.name in CURVED], ids=case_id)
 def test_gradients_off_the_kink_agree_with_finite_differences_to_second_order(case, x64):
     arguments = in_dtype(case, jnp.float64)
     scores, rest = arguments[: case.num_scores], arguments[case.num_scores :]
@@ -284,7 +288,7 @@ def test_the_slope_on_the_kink_is_the_one_asked_for(name):
 def test_the_triplet_kink_pushes_positive_and_negative():
     anchor, positive, negative = (jnp.array([a]) for a in (0.0, 0.5, 1.5))
     # 1e-6 is lost against 0.5 and 1.5 in neither distance alike, so the band catches the rounding.
-    slopes = jax.grad(losses.triplet_margin_loss, (0, 1, 2))
+    slopes = jax.jit(jax.grad(losses.triplet_margin_loss, (0, 1, 2)))
     np.testing.assert_array_equal(
         slopes(anchor, positive, negative, subgradient=0.25, kink_tol=1e-5), [[0], [0.25], [-0.25]]
     )
@@ -292,25 +296,25 @@ def test_the_triplet_kink_pushes_positive_and_negative():
 
 @pytest.mark.parametrize("m", [0.75, 1.0, 1.25])
 def test_kink_tol_is_a_band_of_margins(m):
-    value, slope = jax.value_and_grad(losses.hinge_loss)(m, 1, subgradient=0.5, kink_tol=0.25)
+    value, slope = jax.jit(jax.value_and_grad(losses.hinge_loss))(m, 1, subgradient=0.5, kink_tol=0.25)
     assert (float(value), float(slope)) == (max(0, 1 - m), -0.5)
 
 
 def test_zero_scores_move_where_the_margin_is_0():
-    assert float(jax.grad(losses.perceptron_loss)(0.0, 1)) == -1
-    assert float(jax.grad(losses.margin_ranking_loss)(0.0, 0.0, 1)) == -1
-    np.testing.assert_array_equal(jax.grad(losses.multiclass_perceptron_loss)(jnp.zeros(2), 0), [-1, 1])
+    assert float(jax.jit(jax.grad(losses.perceptron_loss))(0.0, 1)) == -1
+    assert float(jax.jit(jax.grad(losses.margin_ranking_loss))(0.0, 0.0, 1)) == -1
+    np.testing.assert_array_equal(jax.jit(jax.grad(losses.multiclass_perceptron_loss))(np.zeros(2), 0), [-1, 1])
 
 
-@pytest.mark.parametrize(("s", "expected"), [(0.0, 0), (0.5, 0.5), (1.0, 2)])
-def test_second_derivative_of_the_squared_hinge_on_its_kink(s, expected):
-    assert float(jax.hessian(losses.squared_hinge_loss)(1.0, 1, subgradient=s)) == expected
+def test_second_derivative_of_the_squared_hinge_on_its_kink():
+    curvature = jax.jit(jax.hessian(losses.squared_hinge_loss))
+    assert [float(curvature(1.0, 1, subgradient=s)) for s in (0.0, 0.5, 1.0)] == [0, 0.5, 2]
 
 
 # Dtypes
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @default_cases
 def test_dtype_is_kept(case, dtype):
     arguments = in_dtype(case, dtype)
@@ -429,7 +433,7 @@ def test_infinite_and_huge_scores(name):
 
 @pytest.mark.parametrize(("quantile", "score"), [(0.0, -INF), (1.0, INF)])
 def test_a_quantile_at_its_end_ignores_the_infinite_side(quantile, score):
-    value, slope = jax.value_and_grad(losses.pinball_loss)(score, 0.0, quantile=quantile)
+    value, slope = jax.jit(jax.value_and_grad(losses.pinball_loss))(score, 0.0, quantile=quantile)
     assert (float(value), float(slope)) == (0, 0)
 
 
@@ -453,7 +457,8 @@ def test_a_target_that_is_no_sign_gives_nan_in_the_embedding():
 
 @pytest.mark.parametrize("name", ["multiclass_hinge_loss", "weston_watkins_loss", "multiclass_perceptron_loss"])
 def test_one_class_has_no_rival(name):
-    value, gradient = jax.value_and_grad(lambda s: getattr(losses, name)(s, jnp.zeros(2, int)).sum())(jnp.ones((2, 1)))
+    total = jax.jit(jax.value_and_grad(lambda s: getattr(losses, name)(s, np.zeros(2, int)).sum()))
+    value, gradient = total(np.ones((2, 1), np.float32))
     assert float(value) == 0
     np.testing.assert_array_equal(gradient, np.zeros((2, 1), np.float32))
 
@@ -612,7 +617,7 @@ def test_a_mask_of_right_classes_is_refused_with_the_mend():
 @pytest.mark.parametrize("targets", [[-1, 0, 1], [2, 0, 1]])
 def test_no_right_class_and_only_right_ones_have_loss_0(targets):
     scores = jnp.array([1.0, 2.0, 3.0])
-    value, gradient = jax.value_and_grad(losses.multilabel_margin_loss)(scores, jnp.array(targets))
+    value, gradient = jax.jit(jax.value_and_grad(losses.multilabel_margin_loss))(scores, np.array(targets))
     assert value == 0
     np.testing.assert_array_equal(gradient, np.zeros(3))
     assert np.isnan(losses.multilabel_margin_loss(scores.at[1].set(NAN), jnp.array(targets)))
@@ -693,10 +698,11 @@ def test_options_for_each_class_do_not_recompile_and_are_differentiable(compilat
     np.testing.assert_array_equal(margin, [2 * 1.5, 2 * 2.0])
 
 
-@pytest.mark.parametrize(("s", "expected"), [(0.0, 0), (0.5, 0.5), (1.0, 2)])
-def test_second_derivative_of_the_squared_weston_watkins_loss_on_its_kink(s, expected):
-    hessian = jax.hessian(losses.weston_watkins_loss)(jnp.array([1.0, 0.0]), 0, p=2, subgradient=s)
-    np.testing.assert_array_equal(hessian, [[expected, -expected], [-expected, expected]])
+def test_second_derivative_of_the_squared_weston_watkins_loss_on_its_kink():
+    hessian = jax.jit(jax.hessian(functools.partial(losses.weston_watkins_loss, p=2)))
+    for s, expected in ((0.0, 0), (0.5, 0.5), (1.0, 2)):
+        found = hessian(np.float32([1, 0]), 0, subgradient=s)
+        np.testing.assert_array_equal(found, [[expected, -expected], [-expected, expected]])
 
 
 # Labels 0 and 1 for the targets -1 and +1
@@ -875,7 +881,8 @@ def test_new_options_do_not_recompile_and_the_subgradient_has_derivative_0(case,
 )
 def test_the_other_options_are_differentiable(name, arguments, option, value, slope):
     scores, targets = (jnp.asarray(a) for a in arguments)
-    assert float(jax.grad(lambda v: getattr(losses, name)(scores, targets, **{option: v}))(value)) == slope
+    derivative = jax.jit(jax.grad(lambda v: getattr(losses, name)(scores, targets, **{option: v})))
+    assert float(derivative(value)) == slope
 
 
 # What goes in
