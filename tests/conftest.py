@@ -54,9 +54,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("deterministic")
 
 
-# What starts processes that each import JAX anew, or compiles whole solvers: more than half of the time for a tenth of
-# the tests. By default they are left out; `pytest -m slow` runs them, and so does `.ci/run`.
+# What starts processes that each import JAX anew, or compiles more than a little. By default these are left out: on a
+# machine that compiles slowly they take ten times as long as all others. `pytest -m slow` runs them.
 SLOW = (
+    "jaxhinge/",  # the examples in docstrings
     "test_rows_on_eight_devices",
     "test_a_sample_as_users_compile",
     "test_two_processes_do_the_work_of_one",
@@ -65,14 +66,32 @@ SLOW = (
     "test_every_check_of_scikit_learn_passes[HingeClassifierCV]",
     "test_hostile_input_gives_an_honest_result",
     "tests/test_experiments.py",
+    "tests/test_flags.py",
     "tests/test_readme.py::test_block",
-    "tests/_methods/test_implicit.py",
-    "tests/_methods/test_implicit_multiclass.py",
+    "tests/_diagnose/test_stated.py::test_every_loss_of_linear_scores",
+    "tests/_diagnose/test_user_loss.py::test_binary_losses",
+    "tests/_methods/test_certificate.py",
+    "tests/_methods/test_implicit",
     "tests/_methods/test_lowering.py",
+    "tests/_objective/test_objective.py",
     "tests/_objective/test_one_pass.py",
+    "tests/_objective/test_sparse.py",
     "tests/_solve/test_binary_traced.py",
     "tests/_solve/test_executors.py",
+    "tests/_train/test_fit.py",
     "tests/_train/test_sparse.py",
+    "tests/_train/test_step.py",
+    "test_losses.py::test_a_coordinate_without_difference",
+    "test_losses.py::test_distance_0",
+    "test_losses.py::test_dtype_is_kept",
+    "test_losses.py::test_every_transformation",
+    "test_losses.py::test_forward_mode",
+    "test_losses.py::test_gradients_off_the_kink",
+    "test_losses.py::test_infinite_and_huge_points",
+    "test_losses.py::test_losses_are_convex",
+    "test_losses.py::test_new_options",
+    "test_losses.py::test_second_derivative",
+    "test_losses.py::test_strict_promotion",
 )
 
 
