@@ -86,10 +86,14 @@ SLOW = (
     "test_losses.py::test_forward_mode",
     "test_losses.py::test_gradients_off_the_kink",
     "test_losses.py::test_infinite_and_huge_points",
+    "test_losses.py::test_largest_coordinates",
     "test_losses.py::test_losses_are_convex",
+    "test_losses.py::test_multilabel_targets_of_any_integer_dtype",
     "test_losses.py::test_new_options",
     "test_losses.py::test_second_derivative",
     "test_losses.py::test_strict_promotion",
+    "test_losses.py::test_swap_takes",
+    "test_losses.py::test_the_order_of_the_norm",
 )
 
 
