@@ -317,7 +317,9 @@ def checked_init(init: Any, shape: tuple[int, int], *classes: int) -> Solution:
         raise TypeError(f"init must be a Solution of an earlier solve; got {type(init).__name__}.")
     if not isinstance(init.params, tuple) or len(init.params) != 2:
         raise TypeError(f"init.params must be LinearParams or a 2-tuple (w, b); got {type(init.params).__name__}.")
-    (n, d), w, dual = shape, np.shape(init.params[0]), np.shape(init.dual)
+    named = {"init.params.w": init.params[0], "init.dual": init.dual}
+    w, dual = (np.shape(leaf if hasattr(leaf, "shape") else host_real(name, leaf)) for name, leaf in named.items())
+    n, d = shape
     if w != (d, *classes) or dual != (n, *classes):
         raise ValueError(
             f"init has params.w of shape {w} and dual of shape {dual}, but this problem needs {(d, *classes)} and "
