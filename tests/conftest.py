@@ -55,7 +55,7 @@ hypothesis.settings.load_profile("deterministic")
 
 
 # What starts processes that each import JAX anew, or compiles more than a little. By default these are left out: on a
-# machine that compiles slowly they take ten times as long as all others. `pytest -m slow` runs them.
+# machine that compiles slowly the suite would take hours. `pytest -m slow` runs them.
 SLOW = (
     "jaxhinge/",  # the examples in docstrings
     "test_rows_on_eight_devices",
