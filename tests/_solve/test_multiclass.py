@@ -606,7 +606,7 @@ def test_values_and_options_that_are_refused():
     refused("crammer_singer, weston_watkins, one_vs_rest; got 'hinge'", loss="hinge")
     refused('True, False or "regularized"', fit_intercept="free")
     binary = jh.Solution(jh.LinearParams(np.zeros(D), np.zeros(())), np.zeros(N), *np.zeros(5))
-    refused("3 classes need", init=binary)
+    refused(r"this problem needs \(3, 3\) and \(60, 3\)", init=binary)
     refused("init must be a Solution", TypeError, init=(X, LABELS))
     refused('method="newton" is for loss="one_vs_rest"', method="newton")
     refused("method must be", method="simplex")
