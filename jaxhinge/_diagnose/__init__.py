@@ -17,7 +17,7 @@ from jaxhinge._diagnose._examine import Examination, Patient
 from jaxhinge._diagnose._objective import objective_of
 from jaxhinge._diagnose._point import checked_labels, checked_point
 from jaxhinge._diagnose._signatures import suggested_call
-from jaxhinge._diagnose._user_loss import coarse, difference_gradient, jax_gradient, kink_places, narrower, traces
+from jaxhinge._diagnose._user_loss import coarse, difference_gradient, kink_places, narrower, traced_gradient
 from jaxhinge._diagnose._written import not_judged
 from jaxhinge.losses import hinge_loss
 
@@ -65,7 +65,8 @@ def diagnose(
       grad_fn: `grad_fn(w, b, x, y)`, called with NumPy copies (float64; labels of classes int64). It
         returns `(dw, db)` in the shapes of `w` and `b`: NumPy, JAX or torch arrays, lists, a tuple
         or a dict (`"w"`, `"b"`, `"dw"`, `"db"`, ...). Of `(loss, (dw, db))`, `(loss, dw, db)`, `(dw, db, loss)` and a
-        dict with a `"loss"` the loss is judged too. Functions with other arguments go through `adapt_arguments`, and a
+        dict with a `"loss"` the loss is judged too. A JAX function that returns the same when it is compiled is called
+        compiled. Functions with other arguments go through `adapt_arguments`, and a
         `torch.nn.Module` with its loss through `module_gradient`:
 
             jh.adapt_arguments(svm_loss, "w x y reg", reg=0.1)     # CS231n's f(W, X, y, reg)
@@ -184,15 +185,16 @@ def diagnose_loss(
     own = checked_point(params, x, y, objective, sample_weight=sample_weight, labels=labels, suggest=suggest)
     names = checked_labels(labels, objective, own.num_classes)
     calling = calling_of(user_loss, objective, names, weighted=own.weight is not None, is_loss=True)
-    traced = traces(user_loss, own, calling)
-    if not traced and coarse(user_loss, own, calling):
+    traced = traced_gradient(user_loss, own, calling)
+    if traced is None and coarse(user_loss, own, calling):
         return not_judged(own, objective)
-    narrowed = None if traced else narrower(user_loss, own, calling)
+    narrowed = narrower(user_loss, own, calling) if traced is None else None
     own = narrowed or own
-    places = kink_places(user_loss, own, objective, calling)
+    values = user_loss if traced is None else _first_of(traced)
+    places = kink_places(values, own, objective, calling)
     kink = places[0] if len(places) == 1 else None
-    gradient = (jax_gradient if traced else difference_gradient)(user_loss, calling)
-    patient = Patient(user_loss, gradient, names, is_loss=True, kink=kink, beside_kinks=traced)
+    gradient = traced or difference_gradient(user_loss, calling)
+    patient = Patient(user_loss, gradient, names, is_loss=True, kink=kink, beside_kinks=traced is not None)
     diagnosis = Examination(patient, own, objective).diagnosis()
     if narrowed is not None:
         note = f"It was judged on your first {len(own.w)} features, for differences take two calls for each weight."
@@ -202,6 +204,10 @@ def diagnose_loss(
     found = " and ".join(f"{place:g}" for place in places)
     sentence = f"The loss of one row has its kink at margin {found}; it should be at margin {objective.margin:g}."
     return replace(diagnosis, findings=(*diagnosis.findings, sentence))
+
+
+def _first_of(function: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+    return lambda *arguments, **options: function(*arguments, **options)[0]
 
 
 def assert_valid_gradient(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -99,7 +100,16 @@ def call(
         return Returned(None, trouble="raised", detail=told + calling.suggest(**shape))
     names = ("w", "b", "x", "y") if calling.passes_bias else ("w", "x", "y")
     wrote = [name for name, old, new in zip(names, before, arguments, strict=False) if not np.array_equal(old, new)]
-    return replace(result, wrote_to=tuple(wrote))
+    return replace(result, wrote_to=tuple(wrote), in_jax=_in_jax(value))
+
+
+def _in_jax(value: Any) -> bool:
+    """Whether all of a value are JAX arrays."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return bool(value) and all(map(_in_jax, value))
+    return isinstance(value, jax.Array)
 
 
 def _runs(function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from jaxhinge._diagnose._alterations import Alteration
 from jaxhinge._diagnose._calls import Calling, call, calling_of
+from jaxhinge._diagnose._compiled import compiled
 from jaxhinge._diagnose._diagnosis import Diagnosis
 from jaxhinge._diagnose._evidence import Evidence, Explanation
 from jaxhinge._diagnose._gradients import gradient_sets
@@ -73,6 +74,7 @@ class Examination:
       coarsest: The coarsest dtype that the function may compute in.
       bias_as_number: Whether a scalar bias is handed over as a number, because the function wrote into the array.
       bias_first: Whether the bias is the first entry of a gradient that comes as one array.
+      function: What is called, from the second call on.
     """
 
     patient: Patient
@@ -85,6 +87,7 @@ class Examination:
     bias_as_number: bool = False
     bias_first: bool = False
     weighing: Weighing = "none"
+    function: Callable[..., Any] | None = None
 
     @cached_property
     def calling(self) -> Calling:
@@ -97,7 +100,11 @@ class Examination:
         """One call, counted."""
         self.num_calls += 1
         kept = {"bias_as_number": self.bias_as_number, "bias_first": self.bias_first}
-        returned = call(self.patient.grad_fn, point, self.calling, **kept)
+        returned = call(self.function or self.patient.grad_fn, point, self.calling, **kept)
+        if self.function is None:
+            plain = returned.in_jax and not returned.trouble and not returned.wrote_to
+            grad_fn = self.patient.grad_fn
+            self.function = compiled(grad_fn, self.own, self.calling) if plain else grad_fn
         if "b" in returned.wrote_to and point.b.ndim == 0 and not self.bias_as_number:
             # `s = b; s += ...` is right for a number, and a bias is a number to most who write it.
             self.bias_as_number = True

@@ -67,7 +67,7 @@ def narrow_band(evidence: list[Evidence], objective: Objective) -> float | None:
         allowed = gradient_sets(item.probe.point, objective, Recipe(), "float64")[0]
         z = np.max(violations(item.probe.point, objective)[0], axis=1)
         for distance in sorted(HIDDEN, reverse=True):
-            counted = [index for index, row in enumerate(allowed.rows) if -distance * 1.01 <= z[row] < 0.0]
+            counted = [index for index, row in enumerate(allowed.rows) if -distance * 1.01 <= z[row] <= 0.0]
             total = allowed.fixed + sum(allowed.groups[index][1] for index in counted)
             if counted and np.all(np.abs(item.returned.gradient - total) <= allowed.tolerance):
                 return distance

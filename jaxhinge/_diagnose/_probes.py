@@ -22,6 +22,8 @@ HIDDEN = (3e-9, 3e-8, 3e-7)
 # With more rows than this the points at which every row is on a kink are left to smaller data.
 _MOST_TIED_ROWS = 60
 _MOST_SYNTHETIC_ROWS = 2000
+# The rows of a made-up point: all of `LADDER`, and two more. Of other numbers there are few, for JAX compiles for each.
+_ROWS = len(LADDER) + 2
 # More rows than a batch usually has, so that a function which takes only the first batch shows it.
 _MANY_ROWS = 150
 # With more features than this fewer candidates are drawn for each row.
@@ -91,26 +93,21 @@ def _solved_kink(rng: np.random.Generator, own: Point, objective: Objective) -> 
 def synthetic_probes(
     own: Point, objective: Objective, rows: int | None = None, seed: int = 1, weighing: Weighing = "none"
 ) -> Iterator[Probe]:
-    """Made-up rows of the caller's width; `rows` fixes their number where the function needs it fixed.
-
-    Few different numbers of rows, for JAX compiles anew for each.
-    """
+    """Made-up rows of the caller's width; `rows` fixes their number where the function needs it fixed."""
     make = _Maker(own, objective, np.random.default_rng(seed), rows, weighing)
-    yield make.smooth("random rows", 8, ("outside", "misclassified", "inside"))
-    yield make.smooth("random rows", 5, ("misclassified", "outside"), bias_scale=2.0)
-    yield make.smooth("every row beyond the margin", 5, ("outside",), w_scale=4.0)
-    yield make.smooth("every row inside the margin", 5, ("inside",))
-    yield make.smooth("every row misclassified", 5, ("misclassified",))
+    yield make.smooth("random rows", _ROWS, ("outside", "misclassified", "inside"))
+    yield make.smooth("random rows", _ROWS, ("misclassified", "outside"), bias_scale=2.0)
+    yield make.smooth("every row beyond the margin", _ROWS, ("outside",), w_scale=4.0)
+    yield make.smooth("every row inside the margin", _ROWS, ("inside",))
+    yield make.smooth("every row misclassified", _ROWS, ("misclassified",))
     yield make.smooth("one row", 1, ("misclassified",))
-    yield make.smooth("random rows, the last beyond the margin", 5, ("inside", "misclassified", "outside"))
-    yield make.at_zero("params 0, unbalanced labels", 5)
-    yield make.placed("rows on the kink", [0.0] * 5, others=3, role="kink")
-    yield make.placed("every row on the kink", [0.0] * 5, others=0, role="kink")
-    yield make.placed("rows just outside the kink", [-distance for distance in LADDER], others=2, role="near")
-    yield make.placed("rows just inside the kink", list(LADDER), others=2, role="near")
-    yield make.placed(
-        "rows a rounding error outside the kink", [-distance for distance in HIDDEN], others=2, role="hidden"
-    )
+    yield make.smooth("random rows, the last beyond the margin", _ROWS, ("inside", "misclassified", "outside"))
+    yield make.at_zero("params 0, unbalanced labels", _ROWS)
+    yield make.placed("rows on the kink", [0.0] * 5, role="kink")
+    yield make.placed("every row on the kink", [0.0] * _ROWS, role="kink")
+    yield make.placed("rows just outside the kink", [-distance for distance in LADDER], role="near")
+    yield make.placed("rows just inside the kink", list(LADDER), role="near")
+    yield make.placed("rows a rounding error outside the kink", [-distance for distance in HIDDEN], role="hidden")
     if rows is None and len(own.x) != _MANY_ROWS:
         yield make.smooth("many random rows", _MANY_ROWS, ("misclassified", "inside", "outside"))
     if len(own.x) <= _MOST_SYNTHETIC_ROWS:
@@ -122,8 +119,8 @@ def tie_breakers(
 ) -> Iterator[Probe]:
     """More of the same, with other numbers, for causes that still fit equally well."""
     make = _Maker(own, objective, np.random.default_rng(seed), rows, weighing)
-    yield make.smooth("random rows", 14, ("inside", "outside", "misclassified"), w_scale=1.5)
-    yield make.smooth("random rows", 8, ("misclassified", "inside", "outside"), bias_scale=3.0)
+    yield make.smooth("random rows", _ROWS, ("inside", "outside", "misclassified"), w_scale=1.5)
+    yield make.smooth("random rows", _ROWS, ("misclassified", "inside", "outside"), bias_scale=3.0)
 
 
 def beside_measured(
@@ -133,7 +130,7 @@ def beside_measured(
     make = _Maker(own, replace(objective, margin=kink), np.random.default_rng(9), rows, weighing)
     scale = max(1.0, abs(kink))
     sides = ("outside", "misclassified", "inside")
-    yield make.smooth("rows on both sides of the measured kink", 8, sides, w_scale=scale, bias_scale=scale)
+    yield make.smooth("rows on both sides of the measured kink", _ROWS, sides, w_scale=scale, bias_scale=scale)
 
 
 def _params(rng: np.random.Generator, own: Point, objective: Objective) -> tuple[Array, Array]:
@@ -199,7 +196,7 @@ class _Maker:
                 y[0] = (y[0] + 1) % self.own.num_classes if self.objective.multiclass else -y[0]
         return self._probe(name, w, b, x, y, role="plain")
 
-    def placed(self, name: str, targets: list[float], others: int, role: Role = "plain") -> Probe:
+    def placed(self, name: str, targets: list[float], role: Role) -> Probe:
         """Rows at given places beside the kink, all numbers with few binary digits, then rows anywhere.
 
         With few digits the margins are exact, so a row on the kink is on it in float64, float32 and
@@ -208,7 +205,7 @@ class _Maker:
         w = self._short_weights()
         b = np.asarray(self.rng.choice([-0.5, 0.5], size=self.own.b.shape), np.float64)
         b = np.zeros_like(b) if self.objective.intercept == "none" else b
-        total = self.rows or len(targets) + others
+        total = self.rows or _ROWS
         wanted = [*targets[:total], *[None] * max(0, total - len(targets))]
         order = self.rng.permutation(total)
         rows, labels = np.zeros((total, len(w))), np.zeros(total)

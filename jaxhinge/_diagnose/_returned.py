@@ -28,6 +28,7 @@ class Returned:
       wrote_to: The arguments that the function changed.
       loss: The loss that came with the gradient, else None.
       folded: Whether the gradients of `w` and `b` came as one array.
+      in_jax: Whether all of it came as JAX arrays.
     """
 
     gradient: Array | None
@@ -37,6 +38,7 @@ class Returned:
     wrote_to: tuple[str, ...] = ()
     loss: float | None = None
     folded: bool = False
+    in_jax: bool = False
 
     @property
     def finite(self) -> bool:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._diagnose._calls import Calling
+from jaxhinge._diagnose._compiled import ROUNDING, agree, at_point
 from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._returned import Differences, WrongShape, numbers
@@ -23,36 +24,47 @@ _KEPT_WEIGHTS = 100
 _GRID = np.arange(-3.0, 3.0 + 1e-9, 0.125)
 
 
-def traces(loss: Callable[..., Any], own: Point, calling: Calling) -> bool:
-    """Whether the loss is written in JAX and can be differentiated by it.
+def traced_gradient(loss: Callable[..., Any], own: Point, calling: Calling) -> Callable[..., Any] | None:
+    """Value and gradient in float64, whatever the default precision is; None where JAX cannot differentiate the loss.
 
     A loss in NumPy gives a NumPy number for NumPy arguments; then JAX is left out, which would compile for it.
     """
+    places = (0, 1) if calling.passes_bias else (0,)
+
+    def differentiated(*arguments: Any, **options: Any) -> Any:
+        return jax.value_and_grad(loss, argnums=places)(*map(jnp.asarray, arguments), **options)
+
     try:
-        arguments, options = calling.arguments(own)
-        if not isinstance(loss(*arguments, **options), jax.Array):
-            return False
-        arguments, options = calling.arguments(own)
-        jax_gradient(loss, calling)(*arguments, **options)
+        value = at_point(loss, own, calling)
+        if not isinstance(value, jax.Array):
+            return None
+        function: Callable[..., Any] = jax.jit(differentiated)
+        if not (agree(value, at_point(loss, own, calling), 0.0) and _compiles(function, value, own, calling)):
+            function = differentiated
+            with jax.enable_x64(True):
+                at_point(function, own, calling)
     except Exception:
         # Whatever the reason is, differences need only values; a loss that fails there too is reported.
-        return False
-    return True
-
-
-def jax_gradient(loss: Callable[..., Any], calling: Calling) -> Callable[..., Any]:
-    """Value and gradient of a JAX loss in float64, whatever the default precision of the process is."""
-    places = (0, 1) if calling.passes_bias else (0,)
+        return None
 
     def gradient(*arguments: Any, **options: Any) -> Any:
         with jax.enable_x64(True):
-            given = tuple(jnp.asarray(part) for part in arguments)
-            value, found = jax.value_and_grad(loss, argnums=places)(*given, **options)
+            value, found = function(*arguments, **options)
             # A constant NaN has a gradient of zeros.
             spoilt = 0.0 if np.isfinite(float(value)) else np.nan
             return float(value), *(np.asarray(part) + spoilt for part in found)
 
     return gradient
+
+
+def _compiles(differentiated: Callable[..., Any], value: jax.Array, own: Point, calling: Calling) -> bool:
+    """Whether a compiled gradient comes with this value at the caller's point."""
+    try:
+        with jax.enable_x64(True):
+            found = at_point(differentiated, own, calling)[0]
+    except Exception:
+        return False
+    return agree(value, found, ROUNDING)
 
 
 def coarse(loss: Callable[..., Any], own: Point, calling: Calling) -> bool:

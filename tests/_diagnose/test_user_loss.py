@@ -143,3 +143,44 @@ def test_the_nearest_point_stops_once_the_sum_is_proven_far():
     groups = [np.stack([np.zeros(3), np.eye(3)[axis]]) for axis in range(3)]
     nearest, _ = nearest_point(np.full(3, 5.0), groups, enough=1e-9, far=1.0)
     assert np.linalg.norm(nearest) >= np.sqrt(75.0)
+
+
+def in_jax(w, b, x, y):
+    push = jnp.where(y * (x @ w + b) < 1, -y, 0.0)
+    return x.T @ push / len(y) + 0.1 * w, jnp.mean(push)
+
+
+def test_a_jax_function_is_traced_once_for_each_number_of_rows():
+    runs = []
+
+    def recorded(w, b, x, y):
+        runs.append((len(x), isinstance(x, jax.core.Tracer)))
+        return in_jax(w, b, x, y)
+
+    diagnosis = jh.diagnose(recorded, *problem(20), l2=0.1)
+    assert diagnosis.ok
+    assert diagnosis.num_calls > len(runs)
+    traced = [rows for rows, is_traced in runs if is_traced]
+    assert len(traced) == len(set(traced)) == 4
+    assert {rows for rows, is_traced in runs if not is_traced} == {20}
+
+
+def test_a_jax_function_that_cannot_be_compiled_is_judged_as_it_stands():
+    total = [0.0, 0.0]
+
+    def accumulates(w, b, x, y):
+        total[:] = [old + new for old, new in zip(total, in_jax(w, b, x, y), strict=True)]
+        return tuple(total)
+
+    def branches(w, b, x, y):
+        dw, db = in_jax(w, b, x, y)
+        return (dw, db) if float(jnp.sum(dw)) != 7.0 else (0 * dw, db)
+
+    def draws(w, b, x, y):
+        dw, db = in_jax(w, b, x, y)
+        return dw + np.float32(noise.normal()), db
+
+    noise = np.random.default_rng(0)
+    assert jh.diagnose(accumulates, *problem(20), l2=0.1).cause == "gradient_accumulated"
+    assert jh.diagnose(branches, *problem(20), l2=0.1).cause == "none"
+    assert jh.diagnose(draws, *problem(20), l2=0.1).cause == "unknown"
