@@ -8,6 +8,7 @@ solves the rest, unless its matrix would be too large; more features than rows i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from jaxhinge._methods.executor import Watch
 from jaxhinge._methods.interior_point import interior_point_steps
 from jaxhinge._methods.linear_systems import NewtonSystem, by_features, by_rows
 from jaxhinge._methods.newton import solve_by_newton
-from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
+from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status, program_of
 from jaxhinge._methods.stages import (
     SolverState,
     cold_progress,
@@ -67,9 +68,28 @@ def solve_task(
     config: Config, rows: Rows, task: Task, start: Start, tol: float, max_steps: int, watch: Watch | None = None
 ) -> Answer:
     """The same for rows that are a program already."""
-    watch = watch or Watch()
-    found = given_start(task, start)
-    for method in (_by_ascent, _by_newton, _by_interior_point):
+    watch, methods = watch or Watch(), (_by_ascent, _by_newton, _by_interior_point)
+    found = in_turn(methods, config, task, given_start(task, start), tol, max_steps, watch)
+    answer = finish(config, rows, task, found, np.float64(tol))
+    if answer.status == Status.STALLED and within(task.program, found.best, np.float64(tol)):
+        # Rounding to the caller's dtype lost what was proven. It loses less of a point nearer to the solution.
+        found = _by_interior_point(config, task, found, _NEARER * tol, max_steps, watch)
+        nearer = finish(config, rows, task, found, np.float64(tol))
+        answer = nearer if nearer.gap < answer.gap else answer
+    return in_dtype(answer, config.dtype)
+
+
+def in_turn(
+    methods: tuple[Callable[..., SolverState], ...],
+    config: Any,
+    task: Any,
+    found: SolverState,
+    tol: float,
+    max_steps: int,
+    watch: Watch,
+) -> SolverState:
+    """What the methods reach, each from what the one before has reached, until it is within `tol`."""
+    for method in methods:
         try:
             if not watch.interrupted and not within(task.program, found.best, np.float64(tol)):
                 found = method(config, task, found, tol, max_steps, watch)
@@ -78,15 +98,7 @@ def solve_task(
             if not watch.keeps:
                 raise
             watch.interrupted = True
-    if watch.interrupted:
-        found = found._replace(limited=np.True_)
-    answer = finish(config, rows, task, found, np.float64(tol))
-    if answer.status == Status.STALLED and within(task.program, found.best, np.float64(tol)):
-        # Rounding to the caller's dtype lost what was proven. It loses less of a point nearer to the solution.
-        found = _by_interior_point(config, task, found, _NEARER * tol, max_steps, watch)
-        nearer = finish(config, rows, task, found, np.float64(tol))
-        answer = nearer if nearer.gap < answer.gap else answer
-    return in_dtype(answer, config.dtype)
+    return found._replace(limited=np.True_) if watch.interrupted else found
 
 
 def in_dtype(answer: Answer, dtype: Any) -> Answer:
@@ -109,26 +121,9 @@ def gap_on_host(config: Config, rows: Rows, start: Start, improve: bool) -> Arra
 
 def host_task(config: Config, rows: Rows) -> Task:
     """The rows as a program of NumPy arrays; `rows.xt` is not copied where it is large."""
-    d, intercept = rows.xt.shape[0], config.intercept
     centre = _centre(config, rows)
-    penalty, q = np.full(d, rows.l2, np.float64), np.zeros(d)
-    if intercept != "none":
-        penalty = np.append(penalty, rows.l2 if intercept == "regularized" else 0.0)
-        # The bias of centred features is b + w . centre.
-        q = np.append(-rows.q_bias * centre, rows.q_bias)
-    counts = rows.c > 0
-    mean_weight = np.sum(rows.c) / max(int(np.count_nonzero(counts)), 1)
-    program = Program(
-        rows=host_operator(config, rows),
-        sign=np.where(counts, rows.sign, 0.0),
-        r=np.where(counts, rows.r, 0.0),
-        c=np.where(counts, rows.c, mean_weight),
-        penalty=penalty,
-        q=q,
-        squared=config.squared,
-        free_bias=intercept == "free",
-    )
-    return Task(program, centre, np.zeros_like(penalty))
+    program = program_of(config, rows, host_operator(config, rows), centre)
+    return Task(program, centre, np.zeros_like(program.penalty))
 
 
 def host_operator(config: Config, rows: Rows) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxhinge._base.threads import one_blas_thread
 from jaxhinge._methods.certificate import better, within
 from jaxhinge._methods.executor import Watch
-from jaxhinge._methods.host import in_dtype, operator_of
+from jaxhinge._methods.host import in_dtype, in_turn, operator_of
 from jaxhinge._methods.multiclass.ascent import ascend
 from jaxhinge._methods.multiclass.interior_point import interior_point_steps
 from jaxhinge._methods.multiclass.linear_systems import by_matrix
@@ -40,21 +40,10 @@ def solve_on_host(
     config: Config, rows: LabelledRows, start: Start, tol: float, max_steps: int, watch: Watch | None = None
 ) -> Answer:
     """Minimise to a relative gap of `tol`; the answer in NumPy arrays."""
-    watch = watch or Watch()
     with one_blas_thread(), np.errstate(all="ignore"):
         task = host_task(config, rows)
         found = given_start(task, unreduced(task.program), start)
-        for method in (_by_ascent, _by_interior_point):
-            try:
-                if not watch.interrupted and not within(task.program, found.best, np.float64(tol)):
-                    found = method(config, task, found, tol, max_steps, watch)
-            except KeyboardInterrupt:
-                # Between the steps of a method there is what the method before has reached.
-                if not watch.keeps:
-                    raise
-                watch.interrupted = True
-        if watch.interrupted:
-            found = found._replace(limited=np.True_)
+        found = in_turn((_by_ascent, _by_interior_point), config, task, found, tol, max_steps, watch or Watch())
         return in_dtype(finish(config, task, found, np.float64(tol)), config.dtype)
 
 
