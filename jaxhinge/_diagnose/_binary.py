@@ -15,12 +15,16 @@ from jaxhinge._diagnose._rows_kept import kept_rows
 
 
 class _Terms(NamedTuple):
-    """The terms of the loss, `(m,)` each: a term pushes where `margin - sign * (score - offset) > 0`."""
+    """The terms of the loss, `(m,)` each: a term pushes where `margin - sign * (score - offset) > 0`.
+
+    `size` is what the rounding of a weight is in proportion to: of `1 - quantile` it is that of 1.
+    """
 
     row: npt.NDArray[np.int_]
     sign: Array
     offset: Array
     weight: Array
+    size: Array
 
 
 def binary_pushes(point: Point, objective: Objective, recipe: Recipe, unit: float) -> list[Pushes]:
@@ -45,7 +49,8 @@ def binary_pushes(point: Point, objective: Objective, recipe: Recipe, unit: floa
     on, free = _on_and_free(z, slack, objective, recipe)
     push = terms.weight * _push(z, margins, scores, terms.sign, objective, recipe)
     steady = _slope(objective, recipe) == "hinge"
-    size = terms.weight * (np.abs(push) if steady else 3.0 * (1.0 + magnitude[row]) ** _degree(recipe)) * (on | free)
+    size = terms.size if steady else 3.0 * terms.weight * (1.0 + magnitude[row]) ** _degree(recipe)
+    size = np.maximum(np.abs(push), size) * (on | free)
     groups = [(int(i), np.array([[0.0], [push[i]]])) for i in np.flatnonzero(free & (terms.weight > 0))]
     active = (int(np.sum(on)), int(np.sum(on | free)))
     pushes = Pushes(point.x[row], (push * on)[:, None], groups, size[:, None], active, z, slack)
@@ -66,13 +71,14 @@ def _terms(point: Point, objective: Objective, recipe: Recipe) -> _Terms:
             np.concatenate([ones, -ones]),
             np.concatenate([point.y, point.y]),
             np.concatenate([low * weight, high * weight]),
+            max(low, high, 1.0) * np.concatenate([weight, weight]),
         )
     if recipe.rows != "pairs":
-        return _Terms(rows, point.y, 0.0 * ones, weight)
+        return _Terms(rows, point.y, 0.0 * ones, weight, weight)
     # Every score meets every label: each row is there with both labels, as often as they occur.
     positive, negative = float(np.sum(weight[point.y > 0])), float(np.sum(weight[point.y < 0]))
     weights = np.concatenate([positive * ones, negative * ones])
-    return _Terms(np.concatenate([rows, rows]), np.concatenate([ones, -ones]), np.zeros(2 * len(rows)), weights)
+    return _Terms(np.concatenate([rows, rows]), np.concatenate([ones, -ones]), np.zeros(2 * len(rows)), weights, weights)
 
 
 def _on_and_free(z: Array, slack: Array, objective: Objective, recipe: Recipe) -> tuple[Mask, Mask]:

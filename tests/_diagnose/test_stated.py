@@ -250,3 +250,17 @@ def tilted(w, b, x, y):
 )
 def test_gradients_of_a_regression(function, loss_fn, cause):
     assert jh.diagnose(function, (W, 0.3), X, TARGETS, l2=L2, loss_fn=loss_fn).cause == cause
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_float32_is_excused_alike_whatever_the_unit_of_the_weights(unit):
+    weight = unit * np.random.default_rng(3).uniform(0.5, 2.0, size=len(X))
+
+    def in_float32(w, b, x, y, sample_weight, l2=L2):
+        w, b, x, y, c = (np.asarray(part, np.float32) for part in (w, b, x, y, sample_weight))
+        push = -y * c * (y * (x @ w + b) < 1) / c.sum()
+        return x.T @ push + np.float32(l2) * w, push.sum()
+
+    assert jh.diagnose(in_float32, (W, 0.3), X, Y, l2=L2, sample_weight=weight).ok
+    wrong = functools.partial(in_float32, l2=0.0)
+    assert jh.diagnose(wrong, (W, 0.3), X, Y, l2=L2, sample_weight=weight).cause == "regularizer_missing"
