@@ -73,6 +73,7 @@ SLOW = (
     "tests/_methods/test_certificate.py",
     "tests/_methods/test_implicit",
     "tests/_methods/test_lowering.py",
+    "tests/_methods/test_newton.py::test_the_same_problem",
     "tests/_objective/test_one_pass.py",
     "tests/_objective/test_sparse.py",
     "tests/_solve/test_binary_traced.py",

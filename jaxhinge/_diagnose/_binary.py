@@ -78,7 +78,8 @@ def _terms(point: Point, objective: Objective, recipe: Recipe) -> _Terms:
     # Every score meets every label: each row is there with both labels, as often as they occur.
     positive, negative = float(np.sum(weight[point.y > 0])), float(np.sum(weight[point.y < 0]))
     weights = np.concatenate([positive * ones, negative * ones])
-    return _Terms(np.concatenate([rows, rows]), np.concatenate([ones, -ones]), np.zeros(2 * len(rows)), weights, weights)
+    signs, offsets = np.concatenate([ones, -ones]), np.zeros(2 * len(rows))
+    return _Terms(np.concatenate([rows, rows]), signs, offsets, weights, weights)
 
 
 def _on_and_free(z: Array, slack: Array, objective: Objective, recipe: Recipe) -> tuple[Mask, Mask]:

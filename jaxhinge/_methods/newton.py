@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxhinge._base.arrays import Array, NDArray
-from jaxhinge._base.precision import eps
+from jaxhinge._base.precision import eps, tiny
 from jaxhinge._methods.active_set import active_set_steps, first_rate
 from jaxhinge._methods.certificate import (
     Certified,
@@ -46,8 +46,8 @@ from jaxhinge._methods.certificate import (
 from jaxhinge._methods.executor import Watch, choose, dot, either, namespace, while_loop
 from jaxhinge._methods.linear_systems import conjugate_gradients, diagonal, factored, solved
 
-# `_FIRST_RATE`: the rate of a cold start; the width of the kink is then twice the margin.
-_FIRST_RATE = 0.5
+# `FIRST_RATE`: the rate of a cold start; the width of the kink is then twice the margin.
+FIRST_RATE = 0.5
 # `_SAMPLED_RATE`: the rate after a sample is solved, which tells the scores to about this width.
 _SAMPLED_RATE = 1 / 0.3
 # `_GROWTH`: how much the rate grows with each new multiplier.
@@ -108,12 +108,19 @@ class NewtonState(NamedTuple):
     steps: Array
 
 
-def newton_start(program: Program, best: Certified, fraction: Array, rate: float) -> NewtonState:
+def newton_start(program: Program, best: Certified, fraction: Array, rate: Array | float) -> NewtonState:
     """At the primal point of a certificate, with a multiplier."""
     xp, violations = namespace(best.z), program.r - program.scores(best.z)
     # Numbers that vary over the axes of a `shard_map` as the data do.
     zero = xp.isnan(best.primal) * xp.int32(0)
     return NewtonState(best.z, violations, fraction, rate + 0 * best.primal, xp.inf + 0 * best.primal, best, zero, zero)
+
+
+def warm_rate(best: Certified) -> Array:
+    """The rate to begin with at the solution of a problem like this one: the larger, the nearer it is."""
+    xp = namespace(best.primal)
+    gap = (best.primal - best.dual) / xp.maximum(abs(best.primal), tiny(best.primal.dtype))
+    return xp.clip(0.1 / xp.maximum(gap, 1e-4), FIRST_RATE, 30.0)
 
 
 def newton_steps(
@@ -136,7 +143,7 @@ def _step(program: Program, state: NewtonState) -> NewtonState:
     push = c * share
     balanced = feasible(program, push)
     if program.free_bias:
-        adjoint, of_balanced = program.adjoint(xp.stack([push, balanced]))
+        adjoint, of_balanced = program.rows.adjoint(xp.stack([program.sign * push, program.sign * balanced]))
     else:
         adjoint = of_balanced = program.adjoint(push)
     primal, dual = primal_value(program, state.z, v), dual_value(program, balanced, of_balanced)
@@ -256,11 +263,9 @@ def solve_by_newton(
     if program.rows.by_products:
         return _by_products(program, best, tol, max_steps, watch)
     if warm:
-        gap = (best.primal - best.dual) / max(abs(best.primal), 1e-300)
-        rate = float(np.clip(0.1 / max(gap, 1e-4), _FIRST_RATE, 30.0))
-        return _all_rows(program, best, share, rate, tol, max_steps, watch)
+        return _all_rows(program, best, share, float(warm_rate(best)), tol, max_steps, watch)
     if 4 * few > n or program.squared:
-        return _all_rows(program, best, share, _FIRST_RATE, tol, max_steps, watch)
+        return _all_rows(program, best, share, FIRST_RATE, tol, max_steps, watch)
     sampled, steps = _sample_solution(program, few, max_steps, watch)
     violations = program.r - program.scores(sampled)
     fraction = np.clip(0.5 + _SAMPLED_RATE * violations, 0, 1)
@@ -310,7 +315,7 @@ def _sample_solution(program: Program, few: int, max_steps: int, watch: Watch | 
     sample = _part(program, chosen, program.q)
     sample = replace(sample, c=sample.c * (np.sum(program.c) / np.sum(sample.c)))
     zeros = certify(sample, np.zeros_like(program.penalty), np.zeros(few))
-    found = _all_rows(sample, zeros, np.zeros(few), _FIRST_RATE, _SAMPLE_TOL, max_steps, watch)
+    found = _all_rows(sample, zeros, np.zeros(few), FIRST_RATE, _SAMPLE_TOL, max_steps, watch)
     return found.best.z, found.steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ from jaxhinge._methods.coordinates import Task, reflected, task_of, working_prog
 from jaxhinge._methods.executor import choose, column, dot, each, namespace
 from jaxhinge._methods.interior_point import Progress, central_start, interior_point_steps
 from jaxhinge._methods.linear_systems import by_features, by_rows
+from jaxhinge._methods.newton import FIRST_RATE, newton_start, newton_steps, warm_rate
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
@@ -39,6 +41,8 @@ ASCENT_STEPS = 30
 _NARROW = 128
 # Complementarity, relative to the objective, below which float32 resolves no further progress.
 _FLOAT32_FLOOR = 1e-7
+# Newton's steps in float32 end at this relative gap.
+_FLOAT32_GAP = 1e-5
 # Smallest initial barrier parameter of a warm start, relative to a cold one.
 _CLOSEST = 1e-3
 
@@ -125,6 +129,8 @@ def unsolved(best: Certified) -> SolverState:
 
 
 def _solved(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
+    if config.method == "newton":
+        return _by_newton(task, found, tol, max_steps)
     found = float32_stage(config, task, found, tol, max_steps)
     return float64_stage(config, task, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
 
@@ -145,6 +151,26 @@ def float32_stage(config: Config, task: Task, found: SolverState, tol: jax.Array
     z, alpha = reflected(task, progress.best.astype(task.program.c.dtype))[:2]
     best = better(found.best, certify(task.program, z, alpha))
     return SolverState(best, progress.steps, progress.steps >= max_steps, found.warm)
+
+
+def _by_newton(task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
+    """Newton's method alone: in float32 to the gap that it resolves, then in the precision of the program."""
+    given, best, steps = task.program, found.best, found.steps
+    fraction, rate = best.alpha / given.c, jnp.where(found.warm, warm_rate(best), FIRST_RATE)
+    for dtype, least in ((jnp.float32, _FLOAT32_GAP), (given.c.dtype, 0.0)):
+        program = working_program(task, dtype)
+        start, allowed = reflected(task, best).astype(dtype), jnp.maximum(tol, least).astype(dtype)
+        state = newton_start(program, start, fraction.astype(dtype), rate.astype(dtype))._replace(steps=steps)
+        state = newton_steps(program, state, partial(_allowed, program, allowed), max_steps, None)
+        # Lower precision may only believe that it has reached what it says.
+        z, alpha = reflected(task, state.best.astype(given.c.dtype))[:2]
+        best, fraction, rate, steps = better(best, certify(given, z, alpha)), state.fraction, state.rate, state.steps
+    return SolverState(best, steps, steps >= max_steps, found.warm)
+
+
+def _allowed(program: Program, tol: Array, found: Certified) -> Array:
+    """The gap at which a solve is within `tol`."""
+    return tol * jnp.maximum(abs(found.primal), FLOOR * jnp.minimum(jnp.sum(program.c), 1))
 
 
 def ascends(config: Config, task: Task) -> bool:

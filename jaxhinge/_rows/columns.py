@@ -63,6 +63,25 @@ class Columns:
         gram: jax.Array = weighted_gram(self.once, _added(weight) if self.pairs else weight)
         return gram
 
+    def gram_of_few(self, weight: jax.Array) -> jax.Array:
+        """The same for weights of which most are 0: of one row in eight at most, spread over those that are not.
+
+        Rows that may lie on several devices are not gathered, or they would travel.
+        """
+        weight, rows = _added(weight) if self.pairs else weight, self.once
+        p, n = rows.shape
+        room = max(8 * p, n // 8)
+        if 2 * room >= n or jax.device_count() > 1:
+            gram: jax.Array = weighted_gram(rows, weight)
+            return gram
+        rank = jnp.cumsum(weight > 0)
+        count = rank[-1]
+        share = jnp.maximum(count.astype(weight.dtype) / room, 1)
+        wanted = (jnp.arange(room).astype(weight.dtype) * share).astype(rank.dtype)
+        chosen = jnp.minimum(jnp.searchsorted(rank, wanted + 1), n - 1)
+        few = rows[:, chosen]
+        return (few * jnp.where(wanted < count, share * weight[chosen], 0)[None, :]) @ few.T
+
     def magnitudes(self, z: jax.Array, push: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`|A| z` and `|A|' push`: the scale of what rounding may take from products and sums."""
         rows = Columns(jnp.abs(self.features), self.ones, self.pairs)

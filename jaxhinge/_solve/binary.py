@@ -143,11 +143,11 @@ def solve(
       tol: Stop when `gap <= tol * |primal_value|`.
       max_steps: Stop after this many steps.
       init: A solution of a nearby problem to start from: another `l2`, other weights.
-      method: "interior_point"; "newton", a semismooth Newton method on the augmented Lagrangian, on the host only;
-        "ascent", accelerated gradient ascent on the dual; "auto" takes on the host Newton's method first where there
-        are 50 rows for each feature, and under a trace ascents first where there are more features than rows or than
-        1,000; it goes on with the interior point where that is not enough. Streamed rows have no "ascent"; their
-        Newton's method is that on a smoothed hinge.
+      method: "interior_point"; "newton", a semismooth Newton method on the augmented Lagrangian; "ascent", accelerated
+        gradient ascent on the dual; "auto" takes on the host Newton's method first where there are 50 rows for each
+        feature, and under a trace ascents first where there are more features than rows or than 1,000; it goes on with
+        the interior point where that is not enough. Streamed rows have no "ascent"; their Newton's method is that on a
+        smoothed hinge.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
         more than two seconds. Host only.
