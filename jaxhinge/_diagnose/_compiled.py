@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,11 +30,27 @@ def compiled(function: Callable[..., Any], own: Point, calling: Calling) -> Call
     fast = jax.jit(function)
     try:
         first = at_point(function, own, calling)
-        steady = agree(first, at_point(function, own, calling), 0.0)
+        steady = agree(first, at_point(function, own, calling), 0.0) and not unrolls(fast, own, calling)
         return fast if steady and agree(first, at_point(fast, own, calling), ROUNDING) else function
     except Exception:
         # Whatever the reason is, the function as it stands is judged and reported.
         return function
+
+
+def unrolls(fast: Any, own: Point, calling: Calling) -> bool:
+    """Whether more rows make a longer program: a loop over rows in Python. It would take long to compile, and operation
+    by operation it is compiled for one row."""
+    twice = replace(
+        own,
+        x=np.concatenate([own.x, own.x]),
+        y=np.concatenate([own.y, own.y]),
+        weight=None if own.weight is None else np.concatenate([own.weight, own.weight]),
+    )
+    lengths = set()
+    for point in (own, twice):
+        arguments, options = calling.arguments(point)
+        lengths.add(len(fast.trace(*arguments, **options).jaxpr.eqns))
+    return len(lengths) > 1
 
 
 def at_point(function: Callable[..., Any], point: Point, calling: Calling) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhinge._diagnose._calls import Calling
-from jaxhinge._diagnose._compiled import ROUNDING, agree, at_point
+from jaxhinge._diagnose._compiled import ROUNDING, agree, at_point, unrolls
 from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._point import Point
 from jaxhinge._diagnose._returned import Differences, WrongShape, numbers
@@ -58,9 +58,11 @@ def traced_gradient(loss: Callable[..., Any], own: Point, calling: Calling) -> C
 
 
 def _compiles(differentiated: Callable[..., Any], value: jax.Array, own: Point, calling: Calling) -> bool:
-    """Whether a compiled gradient comes with this value at the caller's point."""
+    """Whether a compiled gradient comes with this value at the caller's point, and is worth compiling."""
     try:
         with jax.enable_x64(True):
+            if unrolls(differentiated, own, calling):
+                return False
             found = at_point(differentiated, own, calling)[0]
     except Exception:
         return False
