@@ -120,7 +120,9 @@ MASKED = np.ma.masked_array(X, mask=X == 2)
         (lambda: jh.diagnose(len, (np.zeros(1), 0.0), X, np.ma.masked_equal(Y, 1)), "y"),
         (lambda: HingeClassifier().fit(MASKED, Y), "X"),
         (lambda: HingeClassifierCV().fit(X, Y, np.ma.masked_equal(Y, 1)), "sample_weight"),
+        (lambda: HingeClassifier().fit(X, Y).predict(MASKED), "X"),
         (lambda: HingeRegressor().fit(X, np.ma.masked_equal(Y, 1)), "y"),
+        (lambda: HingeRegressor().fit(X, Y).predict(MASKED), "X"),
     ],
 )
 def test_masked_entries_are_never_taken_for_numbers(call, name):

@@ -91,7 +91,7 @@ def call(
             result = read(value, point, intercept=calling.intercept, bias_first=bias_first)
     except WrongShape as error:
         return Returned(None, trouble="wrong_shape", detail=str(error) + calling.suggest())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = f"It raised {type(error).__name__}: {error}{users_line(error)}."
         # `if y * score < 1` is right for one row.
         shape = {"row_by_row": True} if "ambiguous" in str(error) else {}

@@ -11,7 +11,7 @@ from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from jaxhinge._base.arrays import NDArray, refuse_masked
+from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.values import check_sample_weight
 from jaxhinge._solve.binary import Loss, Solution, solve
 from jaxhinge._solve.polish import Hinges
@@ -20,6 +20,7 @@ from jaxhinge.sklearn._common import (
     Intercept,
     Signposts,
     check_options,
+    check_unmasked,
     is_free,
     l2_of,
     rows_of,
@@ -55,10 +56,25 @@ class HingeClassifierBase(Signposts, LinearClassifierMixin, SparseCoefMixin, Bas
     max_iter: int
     memory_budget: float | Literal["deprecated"]
 
+    def decision_function(self, X: Any) -> NDArray:
+        """The scores of rows of features.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The features.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            `X @ coef_.T + intercept_`; of two classes the score of the second.
+        """
+        check_unmasked(X=X)
+        return np.asarray(super().decision_function(X))
+
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, NDArray, NDArray]:
         """Float64 features, in an array or a CSR array, labels 0..k-1 and sample weights, checked; sets `classes_`."""
-        for name, value in {"X": X, "y": y, "sample_weight": sample_weight}.items():
-            refuse_masked(name, value)
+        check_unmasked(X=X, y=y, sample_weight=sample_weight)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxhinge._base.arrays import flag
+from jaxhinge._base.arrays import flag, refuse_masked
 from jaxhinge._base.values import check_number
 from jaxhinge._methods.problem import Status
 from jaxhinge._objective.objective import LinearParams
@@ -95,6 +95,12 @@ def l2_of(C: float | None, l2: float | None, total_weight: float) -> float:
 def check_C(name: str, value: Any) -> float:
     """The inverse strength of regularisation, above 0."""
     return check_number(name, value, meaning="a number above 0", valid=lambda v: v > 0)
+
+
+def check_unmasked(**arrays: Any) -> None:
+    """Refuse masked entries, which scikit-learn takes for numbers."""
+    for name, value in arrays.items():
+        refuse_masked(name, value)
 
 
 def check_options(estimator: Any) -> None:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from jaxhinge._base.arrays import NDArray, refuse_masked
+from jaxhinge._base.arrays import NDArray
 from jaxhinge._base.values import check_real_targets, check_sample_weight
 from jaxhinge._solve.binary import Solution
 from jaxhinge._solve.polish import Hinges
@@ -19,6 +19,7 @@ from jaxhinge.sklearn._common import (
     Intercept,
     Signposts,
     check_options,
+    check_unmasked,
     is_free,
     l2_of,
     rows_of,
@@ -125,8 +126,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
         if self.loss not in _LOSSES:
             raise ValueError(f'loss must be "{_LOSSES[0]}" or "{_LOSSES[1]}"; got {self.loss!r}.')
         check_options(self)
-        for name, value in {"X": X, "y": y, "sample_weight": sample_weight}.items():
-            refuse_masked(name, value)
+        check_unmasked(X=X, y=y, sample_weight=sample_weight)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         check_real_targets("y", y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -152,6 +152,7 @@ class HingeRegressor(Signposts, RegressorMixin, BaseEstimator):  # type: ignore[
             `X @ coef_ + intercept_`.
         """
         check_is_fitted(self)
+        check_unmasked(X=X)
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         return np.asarray(safe_sparse_dot(X, self.coef_, dense_output=True) + self.intercept_)
 
