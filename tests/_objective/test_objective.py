@@ -537,7 +537,7 @@ def test_several_labels_for_each_row(x64):
     rows = [references.multilabel_margin_loss(row @ w + b, label) for row, label in zip(x, y.tolist(), strict=True)]
     np.testing.assert_allclose(value, np.average(rows, weights=weight) + 0.15 * np.sum(w**2), rtol=1e-13)
     assert gradient[0].shape == (3, 4)
-    one = of((w, b), x[0], y[0])
+    one = jax.jit(of)((w, b), x[0], y[0])
     np.testing.assert_allclose(one, rows[0], rtol=1e-13)
     for wrong in (y[:, 0], y[:, :3], y[:5]):
         with pytest.raises(ValueError, match=r"y has shape .*need shape \(12, 4\)"):

@@ -336,7 +336,7 @@ def test_threads_do_not_wait_for_each_other_for_ever():
     jh.sweep(x, y, l2=L2, folds=20)
 
     def work():
-        for _ in range(8):
+        for _ in range(3):
             jh.sweep(x, y, l2=L2, folds=20)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
