@@ -18,6 +18,9 @@ from jaxhinge._diagnose._returned import Returned, WrongShape, read
 from jaxhinge._diagnose._signatures import no_suggestion, required, roles, suggested_call, takes_weights
 from jaxhinge._diagnose._source import users_line
 
+# `FAILURES`: what the caller's function may end with. Were `SystemExit` let through, `exit()` would end the caller.
+FAILURES = (Exception, SystemExit)
+
 
 @dataclass(frozen=True)
 class Calling:
@@ -91,7 +94,7 @@ def call(
             result = read(value, point, intercept=calling.intercept, bias_first=bias_first)
     except WrongShape as error:
         return Returned(None, trouble="wrong_shape", detail=str(error) + calling.suggest())
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         told = f"It raised {type(error).__name__}: {error}{users_line(error)}."
         # `if y * score < 1` is right for one row.
         shape = {"row_by_row": True} if "ambiguous" in str(error) else {}
@@ -118,6 +121,6 @@ def _runs(function: Callable[..., Any], arguments: list[Any], options: dict[str,
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             function(*arguments, **options)
-    except Exception:
+    except FAILURES:
         return False
     return True

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 
 from jaxhinge._base.precision import eps
-from jaxhinge._diagnose._calls import Calling
+from jaxhinge._diagnose._calls import FAILURES, Calling
 from jaxhinge._diagnose._point import Point
 
 # `ROUNDING`: two orders of summation differ by less than so many units of rounding, relative to the largest entry.
 ROUNDING = 256.0
+# A program of more operations takes longer to compile than its operations one by one.
+_MOST_OPERATIONS = 500
 
 
 def compiled(function: Callable[..., Any], own: Point, calling: Calling) -> Callable[..., Any]:
@@ -32,14 +34,16 @@ def compiled(function: Callable[..., Any], own: Point, calling: Calling) -> Call
         first = at_point(function, own, calling)
         steady = agree(first, at_point(function, own, calling), 0.0) and not unrolls(fast, own, calling)
         return fast if steady and agree(first, at_point(fast, own, calling), ROUNDING) else function
-    except Exception:
+    except FAILURES:
         # Whatever the reason is, the function as it stands is judged and reported.
         return function
 
 
 def unrolls(fast: Any, own: Point, calling: Calling) -> bool:
-    """Whether more rows make a longer program: a loop over rows in Python. It would take long to compile, and operation
-    by operation it is compiled for one row."""
+    """Whether Python loops make the program long: over rows, so that it grows with them, or over anything else.
+
+    It would take long to compile. Operation by operation it is compiled for one turn of the loop.
+    """
     twice = replace(
         own,
         x=np.concatenate([own.x, own.x]),
@@ -50,7 +54,7 @@ def unrolls(fast: Any, own: Point, calling: Calling) -> bool:
     for point in (own, twice):
         arguments, options = calling.arguments(point)
         lengths.add(len(fast.trace(*arguments, **options).jaxpr.eqns))
-    return len(lengths) > 1
+    return len(lengths) > 1 or max(lengths) > _MOST_OPERATIONS
 
 
 def at_point(function: Callable[..., Any], point: Point, calling: Calling) -> Any:

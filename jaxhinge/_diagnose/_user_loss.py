@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhinge._diagnose._calls import Calling
+from jaxhinge._diagnose._calls import FAILURES, Calling
 from jaxhinge._diagnose._compiled import ROUNDING, agree, at_point, unrolls
 from jaxhinge._diagnose._objective import Array, Objective
 from jaxhinge._diagnose._point import Point
@@ -43,7 +43,7 @@ def traced_gradient(loss: Callable[..., Any], own: Point, calling: Calling) -> C
             function = differentiated
             with jax.enable_x64(True):
                 at_point(function, own, calling)
-    except Exception:
+    except FAILURES:
         # Whatever the reason is, differences need only values; a loss that fails there too is reported.
         return None
 
@@ -64,7 +64,7 @@ def _compiles(differentiated: Callable[..., Any], value: jax.Array, own: Point, 
             if unrolls(differentiated, own, calling):
                 return False
             found = at_point(differentiated, own, calling)[0]
-    except Exception:
+    except FAILURES:
         return False
     return agree(value, found, ROUNDING)
 
@@ -78,7 +78,7 @@ def coarse(loss: Callable[..., Any], own: Point, calling: Calling) -> bool:
             b = np.asarray(rng.normal(size=own.b.shape)) * calling.intercept
             arguments, options = calling.arguments(replace(own, w=rng.normal(size=own.w.shape), b=b))
             values.add(scalar(loss(*arguments, **options)))
-    except Exception:
+    except FAILURES:
         return False
     # A float64 has more digits, unless it is 0, a count or not finite.
     return sum(np.isfinite(value) and value % 0.125 != 0.0 for value in values) > 1 and all(
@@ -95,7 +95,7 @@ def narrower(loss: Callable[..., Any], own: Point, calling: Calling) -> Point | 
     try:
         arguments, options = calling.arguments(narrow)
         scalar(loss(*arguments, **options))
-    except Exception:
+    except FAILURES:
         # A loss of a fixed width is judged in full, however long that takes.
         return None
     return narrow
@@ -174,7 +174,7 @@ def kink_places(loss: Callable[..., Any], own: Point, objective: Objective, call
     bent = 0.5 * objective.l2 * _GRID**2 if objective.intercept != "free" else 0.0 * _GRID
     try:
         values = np.array([_one_row(loss, own, calling, place, 1.0) for place in _GRID]) - bent
-    except Exception:
+    except FAILURES:
         return []
     if not np.all(np.isfinite(values)):
         return []

@@ -433,6 +433,7 @@ def test_the_worked_example_names_every_mistake():
 
 
 def test_a_function_that_ends_the_process_is_a_function_that_raised():
-    diagnosis = jh.diagnose(lambda w, b, x, y: exit(3), *problem(5, 2))
-    assert diagnosis.cause == "raised"
-    assert any("SystemExit: 3" in finding for finding in diagnosis.findings)
+    for judge in (jh.diagnose, jh.diagnose_loss):
+        diagnosis = judge(lambda w, b, x, y: exit(3), *problem(5, 2))
+        assert diagnosis.cause == "raised"
+        assert any("SystemExit: 3" in finding for finding in diagnosis.findings)

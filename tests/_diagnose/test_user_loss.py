@@ -165,18 +165,30 @@ def test_a_jax_function_is_traced_once_for_each_number_of_rows():
     assert {rows for rows, is_traced in runs if not is_traced} == {20}
 
 
-def test_a_loop_over_rows_is_not_compiled_as_a_whole():
+def over_rows(w, b, x, y):
+    dw, db = 0.1 * jnp.asarray(w), jnp.zeros(())
+    for row, label in zip(x, y, strict=True):
+        push = jnp.where(label * (jnp.dot(row, w) + b) < 1, -label / len(y), 0.0)
+        dw, db = dw + push * row, db + push
+    return dw, db
+
+
+def over_something_else(w, b, x, y):
+    dw, db = in_jax(w, b, x, y)
+    for _ in range(300):
+        db = 2 * db / 2
+    return dw, db
+
+
+@pytest.mark.parametrize("loop", [over_rows, over_something_else])
+def test_a_long_loop_is_not_compiled_as_a_whole(loop):
     traced = []
 
-    def by_rows(w, b, x, y):
+    def recorded(w, b, x, y):
         traced.append(isinstance(x, jax.core.Tracer))
-        dw, db = 0.1 * jnp.asarray(w), jnp.zeros(())
-        for row, label in zip(x, y, strict=True):
-            push = jnp.where(label * (jnp.dot(row, w) + b) < 1, -label / len(y), 0.0)
-            dw, db = dw + push * row, db + push
-        return dw, db
+        return loop(w, b, x, y)
 
-    assert jh.diagnose(by_rows, *problem(6), l2=0.1).ok
+    assert jh.diagnose(recorded, *problem(6), l2=0.1).ok
     assert sum(traced) == 2
 
 
