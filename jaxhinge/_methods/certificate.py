@@ -117,10 +117,15 @@ class Certified(NamedTuple):
 
 def within(program: Any, found: Certified, tol: Array) -> Array:
     """Whether the gap is at most `tol` times the primal value, or times a floor where that is all but 0."""
+    return found.primal - found.dual <= allowed_gap(program, found, tol)
+
+
+def allowed_gap(program: Any, found: Certified, tol: Array) -> Array:
+    """The largest gap that is `within` a tolerance."""
     xp = namespace(program.c)
     # One-class weights may add up to anything, while its dual adds up to 1.
     floor = FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1)
-    return found.primal - found.dual <= tol * xp.maximum(abs(found.primal), floor)
+    return tol * xp.maximum(abs(found.primal), floor)
 
 
 def losses(program: Program, violations: Array) -> Array:

@@ -17,6 +17,7 @@ from jaxhinge._methods.certificate import (
     FLOOR,
     Certified,
     Program,
+    allowed_gap,
     better,
     certify,
     dual_value,
@@ -161,16 +162,11 @@ def _by_newton(task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Ar
         program = working_program(task, dtype)
         start, allowed = reflected(task, best).astype(dtype), jnp.maximum(tol, least).astype(dtype)
         state = newton_start(program, start, fraction.astype(dtype), rate.astype(dtype))._replace(steps=steps)
-        state = newton_steps(program, state, partial(_allowed, program, allowed), max_steps, None)
+        state = newton_steps(program, state, partial(allowed_gap, program, tol=allowed), max_steps, None)
         # Lower precision may only believe that it has reached what it says.
         z, alpha = reflected(task, state.best.astype(given.c.dtype))[:2]
         best, fraction, rate, steps = better(best, certify(given, z, alpha)), state.fraction, state.rate, state.steps
     return SolverState(best, steps, steps >= max_steps, found.warm)
-
-
-def _allowed(program: Program, tol: Array, found: Certified) -> Array:
-    """The gap at which a solve is within `tol`."""
-    return tol * jnp.maximum(abs(found.primal), FLOOR * jnp.minimum(jnp.sum(program.c), 1))
 
 
 def ascends(config: Config, task: Task) -> bool:

@@ -64,9 +64,10 @@ class Columns:
         return gram
 
     def gram_of_few(self, weight: jax.Array) -> jax.Array:
-        """The same for weights of which most are 0: of one row in eight at most, spread over those that are not.
+        """The same for weights of which most are 0; where they are not, an estimate from rows spread evenly over them.
 
-        Rows that may lie on several devices are not gathered, or they would travel.
+        Rows are gathered into an array of fixed size. Where they may lie on several devices none are, or they would
+        travel.
         """
         weight, rows = _added(weight) if self.pairs else weight, self.once
         p, n = rows.shape
