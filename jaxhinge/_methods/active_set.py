@@ -110,13 +110,6 @@ def active_set_steps(
     return state.best, int(state.steps)
 
 
-def first_rate(program: Program, share: float) -> float:
-    """The `share` of the rate at which a row alone would move its own dual variable from one end to the other."""
-    squares = over_penalty(program, program.rows.squares(program.c))
-    weight = float(np.sum(squares) / np.sum(program.c) * np.mean(program.c))
-    return share / weight if weight > 0 else 1.0
-
-
 def _step(program: Program, norms: NDArray, rate: float, state: ActiveSetState) -> ActiveSetState:
     alpha, violations = state.alpha, state.violations
     target, db = _target(program, norms, rate, state)

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxhinge._base.arrays import Array
@@ -85,8 +86,13 @@ class Program:
 
     def astype(self, dtype: DTypeLike) -> Program:
         """The program rounded to another precision."""
-        converted: Program = jax.tree.map(lambda leaf: leaf.astype(dtype), self)
-        return converted
+
+        def converted(leaf: Array) -> Array:
+            # Sparse rows hold integers, too: where their numbers belong.
+            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        rounded: Program = jax.tree.map(converted, self)
+        return rounded
 
     def take(self, chosen: Array) -> Program:
         """The program of some of the problems that lead in its arrays."""

@@ -41,6 +41,8 @@ def task_of(config: Config, rows: Rows) -> Task:
 def working_program(task: Task, dtype: DTypeLike) -> Program:
     """The program in the coordinates in which it is worked on, rounded to a precision after it was turned."""
     program, given = task.program, task.program.rows
+    if given.by_products:
+        return program.astype(dtype)
     rows, last, q = given.features, jnp.ones_like(given.features[:1]), program.q
     if _is_reflected(program):
         normal, scaled = reflection(task.mean)
@@ -69,7 +71,7 @@ def reflected(task: Task, found: Certified) -> Certified:
 
 def _is_reflected(program: Program) -> bool:
     p, n = program.shape
-    return not program.free_bias and p <= n
+    return not program.free_bias and p <= n and not program.rows.by_products
 
 
 def reflection(mean: Array) -> tuple[Array, Array]:

@@ -33,6 +33,7 @@ from jaxhinge._methods.interior_point import interior_point_steps, newton_weight
 from jaxhinge._methods.linear_systems import by_features
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, build
 from jaxhinge._methods.stages import cold_progress, solve_rows
+from jaxhinge._rows.stored import StoredRows
 
 # `_TIGHT`: complementarity, relative to the objective, at which the solution is differentiated.
 _TIGHT = 1e-13
@@ -91,6 +92,11 @@ def differentiable(config: Config) -> Callable[[Rows, Start, jax.Array, jax.Arra
         return now, _moved(config, *primals, now, tangents[0])
 
     def tangent(rows: Rows, sensitivity: Callable[[Rows], Sensitivity], change: Rows, answer: Answer) -> Answer:
+        if isinstance(rows.xt, StoredRows):
+            raise TypeError(
+                "A solution of sparse rows has no derivative: what it rests on is a dense matrix of all features. Give "
+                "dense rows (x.todense()) to differentiate it, or keep it out of grad with jax.lax.stop_gradient."
+            )
         # Float64 work has no derivative of its own: `optimum` says how its results move.
         at = sensitivity(jax.lax.stop_gradient(rows))
         return _tangent(config, rows, at, optimum(rows, at), change, answer)

@@ -32,7 +32,7 @@ import numpy as np
 
 from jaxhinge._base.arrays import Array, NDArray
 from jaxhinge._base.precision import eps, tiny
-from jaxhinge._methods.active_set import active_set_steps, first_rate
+from jaxhinge._methods.active_set import active_set_steps
 from jaxhinge._methods.certificate import (
     Certified,
     Program,
@@ -41,6 +41,7 @@ from jaxhinge._methods.certificate import (
     dual_value,
     feasible,
     losses,
+    over_penalty,
     primal_value,
 )
 from jaxhinge._methods.executor import Watch, choose, dot, either, namespace, while_loop
@@ -53,10 +54,10 @@ _SAMPLED_RATE = 1 / 0.3
 # `_GROWTH`: how much the rate grows with each new multiplier.
 _GROWTH = 3.0
 # Where systems are solved by products with the rows, these take more of them the larger the rate is. It begins at
-# `_PLAIN` of the rate at which the rows weigh as much as the penalty, or at `_LARGEST_FIRST_RATE`. It grows by
+# `_PLAIN` of the rate at which the rows weigh as much as the penalty, or at `LARGEST_FIRST_RATE`. It grows by
 # `_SLOW_GROWTH` with a multiplier that leaves more than `_SHARE` of what the one before has left.
 _PLAIN = 0.3
-_LARGEST_FIRST_RATE = 0.5
+LARGEST_FIRST_RATE = 0.5
 _SLOW_GROWTH = 2.0
 _SHARE = 0.5
 # `_ROUGH`: where systems are solved by products, the steps on the rows of the margin go on from this relative gap.
@@ -121,6 +122,14 @@ def warm_rate(best: Certified) -> Array:
     xp = namespace(best.primal)
     gap = (best.primal - best.dual) / xp.maximum(abs(best.primal), tiny(best.primal.dtype))
     return xp.clip(0.1 / xp.maximum(gap, 1e-4), FIRST_RATE, 30.0)
+
+
+def plain_rate(program: Program) -> Array:
+    """The share `_PLAIN` of the rate at which a row alone would move its dual variable from one end to the other."""
+    xp, total = namespace(program.c), namespace(program.c).sum(program.c)
+    squares = xp.sum(over_penalty(program, program.rows.squares(program.c)))
+    weight = squares / total * xp.mean(program.c)
+    return xp.where(weight > 0, _PLAIN / xp.where(weight > 0, weight, 1), 1)
 
 
 def newton_steps(
@@ -289,8 +298,8 @@ def _all_rows(
 
 def _by_products(program: Program, best: Certified, tol: float, max_steps: int, watch: Watch | None) -> NewtonResult:
     """A rough solution; from there the rows on the margin; and by the first method what these steps leave undone."""
-    plain, steps = first_rate(program, _PLAIN), 0
-    rate = min(plain, _LARGEST_FIRST_RATE)
+    plain, steps = float(plain_rate(program)), 0
+    rate = min(plain, LARGEST_FIRST_RATE)
     rough = tol if program.squared else max(tol, _ROUGH)
     for wanted in (rough, None, tol):
         if wanted is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 from jaxhinge._methods.certificate import Program
 from jaxhinge._methods.executor import column, namespace
 from jaxhinge._rows.columns import Columns
+from jaxhinge._rows.stored import StoredRows
 
 Intercept = Literal["free", "regularized", "none"]
 Method = Literal["auto", "newton", "interior_point", "ascent"]
@@ -70,9 +71,10 @@ class Rows(NamedTuple):
     """A problem by its rows: `sum_i c_i loss(r_i - sign_i (x_i . w + b)) + l2/2 |w|^2 + q_bias b`.
 
     `xt` `(d, n)` holds the features transposed: all products run along it faster. A row with `c_i = 0` does not
-    count. The two sides of a residual may share their features, which are then `(d, n / 2)`. `centre` `(d,)` is taken
-    from the features where a free bias absorbs it: any value near their mean will do, and problems that share theirs
-    share the centred rows. `valid` is whether the caller's checks passed.
+    count. The two sides of a residual may share their features, which are then `(d, n / 2)`. Sparse features are CSR on
+    the host, transposed, and `StoredRows` under a trace. `centre` `(d,)` is taken from the features where a free bias
+    absorbs it: any value near their mean will do, and problems that share theirs share the centred rows. `valid` is
+    whether the caller's checks passed.
     """
 
     xt: Leaf
@@ -123,6 +125,10 @@ class Answer(NamedTuple):
 def build(config: Config, rows: Rows) -> tuple[Program, jax.Array]:
     """The program of the rows, and what was taken from the features: 0 where no free bias absorbs it."""
     centre = rows.centre if config.intercept == "free" else jnp.zeros_like(rows.centre)
+    if isinstance(rows.xt, StoredRows):
+        taken, pairs = centre if config.intercept == "free" else None, rows.xt.shape[0] < len(rows.c)
+        stored = replace(rows.xt, centre=taken, ones=config.intercept != "none", pairs=pairs)
+        return program_of(config, rows, stored, centre), centre
     features = rows.xt - centre[:, None] if config.intercept == "free" and not config.centred else rows.xt
     # Under a derivative the two sides of a residual are rows of their own.
     operator = Columns(features, config.intercept != "none", pairs=features.shape[1] < len(rows.c))

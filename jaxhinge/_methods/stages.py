@@ -32,7 +32,7 @@ from jaxhinge._methods.coordinates import Task, reflected, task_of, working_prog
 from jaxhinge._methods.executor import choose, column, dot, each, namespace
 from jaxhinge._methods.interior_point import Progress, central_start, interior_point_steps
 from jaxhinge._methods.linear_systems import by_features, by_rows
-from jaxhinge._methods.newton import FIRST_RATE, newton_start, newton_steps, warm_rate
+from jaxhinge._methods.newton import FIRST_RATE, LARGEST_FIRST_RATE, newton_start, newton_steps, plain_rate, warm_rate
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
@@ -130,7 +130,7 @@ def unsolved(best: Certified) -> SolverState:
 
 
 def _solved(config: Config, task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
-    if config.method == "newton":
+    if config.method == "newton" or (config.method == "auto" and task.program.rows.by_products):
         return _by_newton(task, found, tol, max_steps)
     found = float32_stage(config, task, found, tol, max_steps)
     return float64_stage(config, task, found._replace(warm=jnp.isfinite(found.best.primal)), tol, max_steps)
@@ -155,10 +155,14 @@ def float32_stage(config: Config, task: Task, found: SolverState, tol: jax.Array
 
 
 def _by_newton(task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Array) -> SolverState:
-    """Newton's method alone: in float32 to the gap that it resolves, then in the precision of the program."""
+    """Newton's method alone: in float32 to the gap that it resolves, then in the precision of the program; by products
+    in that precision alone."""
     given, best, steps = task.program, found.best, found.steps
     fraction, rate = best.alpha / given.c, jnp.where(found.warm, warm_rate(best), FIRST_RATE)
-    for dtype, least in ((jnp.float32, _FLOAT32_GAP), (given.c.dtype, 0.0)):
+    precisions = [(jnp.float32, _FLOAT32_GAP), (given.c.dtype, 0.0)]
+    if given.rows.by_products:
+        rate, precisions = jnp.minimum(plain_rate(given), LARGEST_FIRST_RATE), precisions[1:]
+    for dtype, least in precisions:
         program = working_program(task, dtype)
         start, allowed = reflected(task, best).astype(dtype), jnp.maximum(tol, least).astype(dtype)
         state = newton_start(program, start, fraction.astype(dtype), rate.astype(dtype))._replace(steps=steps)
@@ -249,7 +253,7 @@ def finish(config: Config, rows: Rows, task: Task, found: SolverState, tol: Arra
     gap = gap_between(program, shifted, violations, alpha, adjoint)
     gap = xp.where(never_negative, xp.minimum(gap, primal), gap)
     allowed = tol * xp.maximum(abs(primal), FLOOR * xp.minimum(xp.sum(program.c, axis=-1), 1))
-    d = rows.xt.shape[0]
+    d = task.centre.shape[-1]
     b = xp.zeros_like(primal) if config.intercept == "none" else params[..., d]
     return answered(config.dtype, found, rows.valid, allowed, (params[..., :d], b, dual, primal, gap))
 

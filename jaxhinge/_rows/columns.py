@@ -45,22 +45,22 @@ class Columns:
     @property
     def whole(self) -> jax.Array:
         """All columns, `(p, n)` or `(p, 2 n)`."""
-        return _twice(self.once) if self.pairs else self.once
+        return twice(self.once) if self.pairs else self.once
 
     def products(self, z: jax.Array) -> jax.Array:
         """`a_i . z` for every row, `(..., n)` for `z` `(..., p)`."""
         found = z[..., :-1] @ self.features + z[..., -1:] if self.ones else z @ self.features
-        return _twice(found) if self.pairs else found
+        return twice(found) if self.pairs else found
 
     def adjoint(self, push: jax.Array) -> jax.Array:
         """`sum_i push_i a_i`, `(..., p)` for `push` `(..., n)`."""
-        push = _added(push) if self.pairs else push
+        push = added(push) if self.pairs else push
         sums = self.features @ push if push.ndim == 1 else push @ self.features.T
         return jnp.concatenate([sums, jnp.sum(push, axis=-1, keepdims=True)], axis=-1) if self.ones else sums
 
     def gram(self, weight: jax.Array) -> jax.Array:
         """`sum_i weight_i a_i a_i'`, `(p, p)`."""
-        gram: jax.Array = weighted_gram(self.once, _added(weight) if self.pairs else weight)
+        gram: jax.Array = weighted_gram(self.once, added(weight) if self.pairs else weight)
         return gram
 
     def gram_of_few(self, weight: jax.Array) -> jax.Array:
@@ -69,7 +69,7 @@ class Columns:
         Rows are gathered into an array of fixed size. Where they may lie on several devices none are, or they would
         travel.
         """
-        weight, rows = _added(weight) if self.pairs else weight, self.once
+        weight, rows = added(weight) if self.pairs else weight, self.once
         p, n = rows.shape
         room = max(8 * p, n // 8)
         if 2 * room >= n or jax.device_count() > 1:
@@ -103,14 +103,16 @@ class _Blocked(Columns):
     blocks: jax.Array | None = None
 
     def gram(self, weight: jax.Array) -> jax.Array:
-        gram: jax.Array = weighted_gram(self.blocks, _added(weight) if self.pairs else weight)
+        gram: jax.Array = weighted_gram(self.blocks, added(weight) if self.pairs else weight)
         return gram
 
 
-def _twice(values: jax.Array) -> jax.Array:
+def twice(values: jax.Array) -> jax.Array:
+    """Every number twice, one after the other."""
     # No gather, which would take rows from device to device.
     return jnp.stack([values, values], axis=-1).reshape(*values.shape[:-1], -1)
 
 
-def _added(values: jax.Array) -> jax.Array:
+def added(values: jax.Array) -> jax.Array:
+    """The sums of every two numbers that are next to each other."""
     return jnp.sum(values.reshape(*values.shape[:-1], -1, 2), axis=-1)

@@ -35,6 +35,7 @@ from jaxhinge._solve.given import (
     host_limits,
     is_traced,
     place_of,
+    refuse_stored,
     weighed,
     weighed_on_host,
 )
@@ -125,12 +126,12 @@ def solve(
     dual point is computed for every row, and both values in float64, for exactly what is returned.
 
     Args:
-      x: Features `(n, d)`. Sparse ones, of SciPy or a BCOO, stay sparse: they are solved on the host, and refused under
-        a trace. Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation
-        (valid where no row changes sides: rows on the margin have `0 < dual_i < c_i`, and a free bias has such a
-        row; elsewhere the limit along the central path comes back), the two values by the envelope theorem, and the
-        same again for derivatives of higher order. `dual`, `gap`, `steps` and `status` carry no derivative, nor does
-        `y`. What is not linear in the solution has the derivative at the solution that `tol` allows.
+      x: Features `(n, d)`. Sparse ones, of SciPy or a BCOO, stay sparse; under a trace their solution has no
+        derivative. Dense ones are differentiable, and so are `l2` and `sample_weight`: `params` by implicit
+        differentiation (valid where no row changes sides: rows on the margin have `0 < dual_i < c_i`, and a free bias
+        has such a row; elsewhere the limit along the central path comes back), the two values by the envelope theorem,
+        and the same again for derivatives of higher order. `dual`, `gap`, `steps` and `status` carry no derivative, nor
+        does `y`. What is not linear in the solution has the derivative at the solution that `tol` allows.
         To be streamed: a memory-mapped file (`numpy.load(..., mmap_mode="r")`; `numpy.asarray` of it is solved in
         memory). Or, without `y`, blocks: a list, or anything else that can be iterated over again and again, of
         `(x, y)` or `(x, y, sample_weight)`, or a function that makes such an iterator for each pass; the same rows in
@@ -146,7 +147,8 @@ def solve(
       method: "interior_point"; "newton", a semismooth Newton method on the augmented Lagrangian; "ascent", accelerated
         gradient ascent on the dual; "auto" takes on the host Newton's method first where there are 50 rows for each
         feature, and under a trace ascents first where there are more features than rows or than 1,000; it goes on with
-        the interior point where that is not enough. Streamed rows have no "ascent"; their Newton's method is that on a
+        the interior point where that is not enough. Sparse rows are solved by Newton's method, with products alone;
+        under a trace they have no interior point. Streamed rows have no "ascent"; their Newton's method is that on a
         smoothed hinge.
       as_numpy: Give NumPy arrays, float64 throughout. Host only.
       progress: Whether to draw a progress bar with step and gap; None draws one on a terminal where the solve takes
@@ -258,6 +260,8 @@ def check_for_trace(options: SolverOptions) -> None:
 def _solve_traced(config: Config, problem: Problem, options: SolverOptions) -> Solution:
     check_for_trace(options)
     dtype = problem.x.dtype
+    if config.method == "interior_point":
+        refuse_stored('method="interior_point"', problem.x)
     tol = scalar_like("tol", options.tol, dtype)
     shape = problem.sign.shape[0], problem.x.shape[1]
     start = jax.lax.stop_gradient(start_of(options.init, shape, jnp, dtype))

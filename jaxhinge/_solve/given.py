@@ -35,6 +35,9 @@ from jaxhinge._base.values import (
 from jaxhinge._methods.padded import centre_of
 from jaxhinge._methods.problem import Config, Method, Rows
 from jaxhinge._methods.sharded import is_sharded
+from jaxhinge._objective.sparse import sparse_features
+from jaxhinge._rows.columns import added
+from jaxhinge._rows.stored import StoredRows
 
 _HUGE = 1e290
 
@@ -120,9 +123,9 @@ def binary_problem(x: Any, y: Any, l2: Any, sample_weight: Any, *, traced: bool)
         check_binary_targets("y", y, weight)
         return Problem(rows, y.astype(np.float64), np.ones(rows.shape[0]), weight, host_l2(l2), origin=x)
     features, weights = traced_rows(x, sample_weight)
-    y = target_array("y", y, features[:, 0])
+    y = target_array("y", y, one_column(features))
     if y.shape == ():
-        raise ValueError(f"y must have one target for each of the {len(features)} rows of x; got a scalar.")
+        raise ValueError(f"y must have one target for each of the {features.shape[0]} rows of x; got a scalar.")
     counted = weights > 0
     both = jnp.any(counted & (y == 1)) & jnp.any(counted & (y == -1))
     valid = both & jnp.all((y == 1) | (y == -1))
@@ -159,37 +162,63 @@ def host_features(name: str, x: Any) -> Any:
     return x.astype(np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else np.float64)
 
 
-def traced_rows(x: Any, sample_weight: Any) -> tuple[jax.Array, jax.Array]:
-    """Features and weights whose shapes fit, float32 at least."""
+def traced_rows(x: Any, sample_weight: Any) -> tuple[Any, jax.Array]:
+    """Features, dense or `StoredRows`, and weights whose shapes fit, float32 at least."""
+    features = traced_features(x)
+    column = one_column(features)
+    if sample_weight is None:
+        return features, jnp.ones_like(column)
+    weight = float_array("sample_weight", sample_weight).astype(features.dtype)
+    return features, same_shape("sample_weight", weight, "the column x[:, 0]", column)
+
+
+def traced_features(x: Any) -> Any:
+    """Features `(n, d)` of float32 at least: an array, or the stored numbers of a sparse one."""
     if is_sparse(x):
-        raise TypeError(
-            f"x is a sparse {type(x).__name__} inside jit, vmap or grad, where the solvers take dense rows only: they "
-            "solve sparse rows on the host. Call them outside with x as it is; jaxhinge.loss and train take sparse "
-            "rows inside."
-        )
+        x = sparse_features("x", x, traced=True)
+        check_feature_shape("x", x)
+        return StoredRows.of(x, at_least_float32(x.dtype))
     x = feature_array("x", x)
     check_feature_shape("x", x)
-    x = x.astype(at_least_float32(x.dtype))
-    if sample_weight is None:
-        return x, jnp.ones_like(x[:, 0])
-    weight = float_array("sample_weight", sample_weight).astype(x.dtype)
-    return x, same_shape("sample_weight", weight, "the column x[:, 0]", x[:, 0])
+    return x.astype(at_least_float32(x.dtype))
+
+
+def one_column(features: Any) -> jax.Array:
+    """A vector that is like a column of the features."""
+    if isinstance(features, StoredRows):
+        return jnp.zeros_like(features.data, shape=features.shape[0])
+    column: jax.Array = features[:, 0]
+    return column
+
+
+def refuse_stored(name: str, features: Any) -> None:
+    """Refuse sparse rows where a trace needs dense ones."""
+    if isinstance(features, StoredRows):
+        raise TypeError(
+            f"x is sparse inside jit or vmap, where {name} takes dense rows only. Call it outside, on the host, with x "
+            "as it is."
+        )
 
 
 def weighed(problem: Problem) -> Rows:
     """The rows of a traced problem, with every check that needs values in `valid`."""
-    dtype = problem.x.dtype
+    x, dtype = problem.x, problem.x.dtype
     l2 = scalar_like("l2", problem.l2, dtype)
     total = jnp.sum(problem.weight)
-    finite = jnp.all(jnp.isfinite(problem.x)) & jnp.all(jnp.isfinite(problem.r)) & jnp.isfinite(total + l2)
+    stored = isinstance(x, StoredRows)
+    share = problem.weight / total
+    of_rows = added(share) if x.shape[0] < len(share) else share
+    finite = (
+        jnp.all(jnp.isfinite(x.data if stored else x)) & jnp.all(jnp.isfinite(problem.r)) & jnp.isfinite(total + l2)
+    )
     return Rows(
-        xt=problem.x.T,
+        xt=x if stored else x.T,
         sign=problem.sign.astype(dtype),
         r=problem.r.astype(dtype),
-        c=problem.weight / total * problem.scale,
+        c=share * problem.scale,
         l2=l2,
         q_bias=jnp.asarray(problem.q_bias, dtype),
-        centre=jax.lax.stop_gradient(problem.weight / total @ problem.x),
+        centre=jax.lax.stop_gradient(x.adjoint(of_rows) if stored else share @ x),
         valid=problem.valid & finite & jnp.all(problem.weight >= 0) & (total > 0) & (l2 > 0),
     )
 

@@ -40,20 +40,21 @@ def classified(
     features, weights = traced_rows(x, sample_weight)
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(labels)):
         labels = host_array("labels", labels)
-        check_rows("labels", labels, len(features))
+        check_rows("labels", labels, features.shape[0])
         num_classes = check_class_labels("labels", labels, num_classes)
     return _with_traced_labels(features, labels, weights, l2, num_classes)
 
 
-def _with_traced_labels(x: jax.Array, labels: Any, weight: jax.Array, l2: Any, num_classes: int | None) -> Classified:
+def _with_traced_labels(x: Any, labels: Any, weight: jax.Array, l2: Any, num_classes: int | None) -> Classified:
     if num_classes is None:
         raise ValueError(
             "labels are traced, so that their largest value is not known: give the number of classes, num_classes=."
         )
     labels = label_array("labels", labels)
-    if labels.shape != x.shape[:1]:
-        advice = " Drop the last axis: labels[:, 0]." if labels.shape == (len(x), 1) else ""
-        raise ValueError(f"labels have shape {labels.shape}, but x has {len(x)} rows: expected ({len(x)},).{advice}")
+    n = x.shape[0]
+    if labels.shape != (n,):
+        advice = " Drop the last axis: labels[:, 0]." if labels.shape == (n, 1) else ""
+        raise ValueError(f"labels have shape {labels.shape}, but x has {n} rows: expected ({n},).{advice}")
     counted = weight > 0
     known = jnp.all((labels >= 0) & (labels < num_classes))
     highest, lowest = jnp.where(counted, labels, 0).max(), jnp.where(counted, labels, num_classes).min()

@@ -29,7 +29,7 @@ from jaxhinge._solve.binary import (
     solver_options,
     start_of,
 )
-from jaxhinge._solve.given import Place, caller_dtype, config_of, is_traced, place_of
+from jaxhinge._solve.given import Place, caller_dtype, config_of, is_traced, place_of, refuse_stored
 from jaxhinge._solve.labels import Classified, classified
 from jaxhinge._solve.multiclass_sources import one_vs_rest_elsewhere, solve_classes_of_stream
 from jaxhinge._solve.one_vs_rest import solve_one_vs_rest
@@ -91,11 +91,12 @@ def solve_multiclass(
     a mesh stay where they are for "one_vs_rest"; the other losses refuse them.
 
     Args:
-      x: Features `(n, d)`, dense or sparse as for `solve`. Differentiable, and so are `l2` and `sample_weight`:
-        `params` by implicit differentiation (valid where no row changes sides: no violation reaches 0 or the largest of
-        its row, and no dual one of its bounds), the two values by the envelope theorem. `dual`, `gap`, `steps` and
-        `status` carry no derivative. To be streamed: a memory-mapped file, or, without `labels`, blocks `(x, labels)`
-        or `(x, labels, sample_weight)`: a list, or a function that makes an iterator for each pass.
+      x: Features `(n, d)`, dense or sparse as for `solve`; under a trace sparse ones for "one_vs_rest" alone.
+        Differentiable, and so are `l2` and `sample_weight`: `params` by implicit differentiation (valid where no row
+        changes sides: no violation reaches 0 or the largest of its row, and no dual one of its bounds), the two values
+        by the envelope theorem. `dual`, `gap`, `steps` and `status` carry no derivative. To be streamed: a
+        memory-mapped file, or, without `labels`, blocks `(x, labels)` or `(x, labels, sample_weight)`: a list, or a
+        function that makes an iterator for each pass.
       labels: Integers `0..k-1`, `(n,)`. None where `x` is blocks.
       l2: The strength of regularisation, above 0.
       loss: "crammer_singer", "weston_watkins" or "one_vs_rest".
@@ -155,6 +156,7 @@ def solve_multiclass(
         raise ValueError(
             f'method="newton" is for loss="one_vs_rest"; for {loss} there are "interior_point" and "ascent".'
         )
+    refuse_stored(f'loss="{loss}"', problem.x)
     config = Config(loss == "weston_watkins", binary.intercept, problem.num_classes, method)
     _check_system(config, problem.x.shape)
     if traced:

@@ -17,6 +17,7 @@ from jaxhinge._methods.sharded import MeshLoss
 from jaxhinge._methods.streamed.kernels import Sides
 from jaxhinge._methods.streamed.stages import Source
 from jaxhinge._rows.sharding import explicit_mesh, with_automatic_axes
+from jaxhinge._rows.stored import StoredRows
 from jaxhinge._solve.binary import (
     Solution,
     SolverOptions,
@@ -26,7 +27,17 @@ from jaxhinge._solve.binary import (
     solve_streamed,
     solver_options,
 )
-from jaxhinge._solve.given import Problem, config_of, host_rows, in_memory, is_traced, place_of, traced_rows
+from jaxhinge._solve.given import (
+    Problem,
+    config_of,
+    host_rows,
+    in_memory,
+    is_traced,
+    one_column,
+    place_of,
+    refuse_stored,
+    traced_rows,
+)
 
 _IN_0_1 = "a number strictly between 0 and 1"
 
@@ -172,7 +183,8 @@ def solve_ranking(
     for pairs in which row `i_m` is preferred to row `j_m`. A bias would cancel; `params.b` is 0.
 
     Args:
-      x: Features `(n, d)`, dense or sparse, and differentiable as for `solve`, and so are `l2` and `sample_weight`.
+      x: Features `(n, d)`, dense or, on the host, sparse; differentiable as for `solve`, and so are `l2` and
+        `sample_weight`.
       pairs: Integers `(m, 2)`: the preferred row, the other row.
       l2: The strength of regularisation, above 0.
       sample_weight: `(m,)`, one for each pair, not negative, not all 0.
@@ -203,6 +215,7 @@ def solve_ranking(
             "one, say so: numpy.asarray(x)."
         )
     rows, _ = _rows(x, None, traced)
+    refuse_stored("solve_ranking", rows)
     chosen: Any = label_array("pairs", pairs) if traced else _host_pairs(pairs, rows.shape[0])
     if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.shape[0] == 0:
         raise ValueError(
@@ -311,7 +324,7 @@ def _two_sided(
     rows, weight = _rows(x, sample_weight, traced)
     module: Any = jnp if traced else np
     if traced:
-        y = same_shape("y", float_array("y", y).astype(rows.dtype), "the column x[:, 0]", rows[:, 0])
+        y = same_shape("y", float_array("y", y).astype(rows.dtype), "the column x[:, 0]", one_column(rows))
     else:
         y = host_real("y", y)
         check_rows("y", y, rows.shape[0])
@@ -319,8 +332,8 @@ def _two_sided(
         y, l2 = y.astype(np.float64), host_l2(l2)
     ones = module.ones_like(weight)
     problem = Problem(
-        # On the host the rows are not repeated: the operator reads each of them for both sides.
-        x=module.repeat(rows, 2, axis=0) if traced else rows,
+        # On the host, and where they are sparse, the rows are not repeated: the operator reads each for both sides.
+        x=rows if not traced or isinstance(rows, StoredRows) else module.repeat(rows, 2, axis=0),
         sign=module.stack([ones, -ones], axis=1).ravel(),
         r=module.stack([y - epsilon, -y - epsilon], axis=1).ravel(),
         weight=module.stack([sides[0] * weight, sides[1] * weight], axis=1).ravel(),

@@ -1,6 +1,5 @@
 """Sparse rows: the same answers as dense ones, from any format, with nothing made dense."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -164,10 +163,3 @@ def test_what_is_refused(name):
     make, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         jh.solve(make(), Y, l2=0.1)
-
-
-@pytest.mark.parametrize("solve", [jh.solve, jh.solve_regression, jh.solve_multiclass])
-def test_sparse_rows_that_are_traced_are_refused_by_name(solve):
-    rows, options = bcoo(np.eye(4)), {"num_classes": 2} if solve is jh.solve_multiclass else {}
-    with pytest.raises(TypeError, match=r"x is a sparse BCOO inside jit.*solve sparse rows on the host.*outside"):
-        jax.jit(lambda x: solve(x, np.array([-1, 1, 1, -1]), l2=0.1, **options))(rows)
