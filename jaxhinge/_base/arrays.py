@@ -23,6 +23,9 @@ _NUMBERS = (int, float, np.integer, np.floating)
 def as_array(name: str, value: Any) -> jax.Array:
     """Bring lists, NumPy arrays, data frames and tracers to a JAX array; refuse what is not numeric."""
     refuse_masked(name, value)
+    if hasattr(value, "todense"):
+        # NumPy would read JAX's sparse arrays row by row, each by a program of its own.
+        raise TypeError(f"{name} must be {REAL}; got {type(value).__name__}.{type_advice(name, value, np.empty(0))}")
     try:
         # Without this NumPy only warns of a number that overflows.
         with np.errstate(over="raise"):

@@ -54,10 +54,10 @@ _SAMPLED_RATE = 1 / 0.3
 # `_GROWTH`: how much the rate grows with each new multiplier.
 _GROWTH = 3.0
 # Where systems are solved by products with the rows, these take more of them the larger the rate is. It begins at
-# `_PLAIN` of the rate at which the rows weigh as much as the penalty, or at `LARGEST_FIRST_RATE`. It grows by
-# `_SLOW_GROWTH` with a multiplier that leaves more than `_SHARE` of what the one before has left.
+# `_PLAIN` of the rate at which a row alone would move its dual variable from one end to the other, whatever that is:
+# where the penalty is strong, a fixed one took twice the products. It grows by `_SLOW_GROWTH` with a multiplier that
+# leaves more than `_SHARE` of what the one before has left.
 _PLAIN = 0.3
-LARGEST_FIRST_RATE = 0.5
 _SLOW_GROWTH = 2.0
 _SHARE = 0.5
 # `_ROUGH`: where systems are solved by products, the steps on the rows of the margin go on from this relative gap.
@@ -298,8 +298,8 @@ def _all_rows(
 
 def _by_products(program: Program, best: Certified, tol: float, max_steps: int, watch: Watch | None) -> NewtonResult:
     """A rough solution; from there the rows on the margin; and by the first method what these steps leave undone."""
-    plain, steps = float(plain_rate(program)), 0
-    rate = min(plain, LARGEST_FIRST_RATE)
+    plain = rate = float(plain_rate(program))
+    steps = 0
     rough = tol if program.squared else max(tol, _ROUGH)
     for wanted in (rough, None, tol):
         if wanted is None:

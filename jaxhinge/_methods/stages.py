@@ -32,7 +32,7 @@ from jaxhinge._methods.coordinates import Task, reflected, task_of, working_prog
 from jaxhinge._methods.executor import choose, column, dot, each, namespace
 from jaxhinge._methods.interior_point import Progress, central_start, interior_point_steps
 from jaxhinge._methods.linear_systems import by_features, by_rows
-from jaxhinge._methods.newton import FIRST_RATE, LARGEST_FIRST_RATE, newton_start, newton_steps, plain_rate, warm_rate
+from jaxhinge._methods.newton import FIRST_RATE, newton_start, newton_steps, plain_rate, warm_rate
 from jaxhinge._methods.problem import Answer, Config, Rows, Start, Status
 
 # Beyond this many features a p x p Cholesky factor costs more than many products with the data.
@@ -161,7 +161,7 @@ def _by_newton(task: Task, found: SolverState, tol: jax.Array, max_steps: jax.Ar
     fraction, rate = best.alpha / given.c, jnp.where(found.warm, warm_rate(best), FIRST_RATE)
     precisions = [(jnp.float32, _FLOAT32_GAP), (given.c.dtype, 0.0)]
     if given.rows.by_products:
-        rate, precisions = jnp.minimum(plain_rate(given), LARGEST_FIRST_RATE), precisions[1:]
+        rate, precisions = plain_rate(given), precisions[1:]
     for dtype, least in precisions:
         program = working_program(task, dtype)
         start, allowed = reflected(task, best).astype(dtype), jnp.maximum(tol, least).astype(dtype)

@@ -5,8 +5,9 @@ import pytest
 from scipy import sparse
 
 import jaxhinge
-from jaxhinge._methods.active_set import MarginRows, active_set_steps, first_rate
+from jaxhinge._methods.active_set import MarginRows, active_set_steps
 from jaxhinge._methods.certificate import Program, certify, feasible
+from jaxhinge._methods.newton import plain_rate
 from jaxhinge._rows.sparse import SparseRows
 
 L2 = 1e-3
@@ -77,7 +78,7 @@ def test_steps_end_with_the_conditions_of_optimality(free_bias):
     for share in (0.2, 0.5):  # any feasible dual will do for a start
         alpha = feasible(program, share * program.c)
         start = certify(program, np.zeros(program.shape[0]), alpha)
-        found, steps = active_set_steps(program, start, first_rate(program, 0.3), 1e-10, 200, None)
+        found, steps = active_set_steps(program, start, float(plain_rate(program)), 1e-10, 200, None)
         x = np.column_stack([program.rows.x.toarray(), np.ones(program.shape[1])]) * program.sign[:, None]
         violations = 1 - x @ found.z
         assert steps > 0

@@ -163,3 +163,10 @@ def test_what_is_refused(name):
     make, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         jh.solve(make(), Y, l2=0.1)
+
+
+def test_sparse_scores_are_refused_before_they_are_read(compilations):
+    rows, labels = bcoo(X), np.zeros(len(X), int)
+    with compilations() as names, pytest.raises(TypeError, match=r"scores must be real.*got BCOO.*scores.todense\(\)"):
+        jh.losses.multiclass_hinge_loss(rows, labels)
+    assert names == []
