@@ -62,6 +62,10 @@ _SLOW_GROWTH = 2.0
 _SHARE = 0.5
 # `_ROUGH`: where systems are solved by products, the steps on the rows of the margin go on from this relative gap.
 _ROUGH = 1e-3
+# At the solution of a problem like this one it begins with so many times that rate.
+_WARMER = 4.0
+# A push of this share of `c` is as large as it may be, but for the rounding of the caller's dtype.
+_AT_ITS_END = 1 - 1e-6
 # `_LARGEST_RATE`: beyond it the Hessian loses the penalty to rounding.
 _LARGEST_RATE = 1e9
 # `PATIENCE`: the method is left where a multiplier takes more Newton steps than this: rows are then heaped on the kink,
@@ -270,7 +274,7 @@ def solve_by_newton(
     few = max(n // _SAMPLED, _ROWS_PER_FEATURE * p)
     share = best.alpha / program.c
     if program.rows.by_products:
-        return _by_products(program, best, tol, max_steps, watch)
+        return _by_products(program, best, warm, tol, max_steps, watch)
     if warm:
         return _all_rows(program, best, share, float(warm_rate(best)), tol, max_steps, watch)
     if 4 * few > n or program.squared:
@@ -296,21 +300,38 @@ def _all_rows(
     return NewtonResult(state.best, int(state.steps), float(state.rate), state.fraction, left)
 
 
-def _by_products(program: Program, best: Certified, tol: float, max_steps: int, watch: Watch | None) -> NewtonResult:
+def _by_products(
+    program: Program, best: Certified, warm: bool, tol: float, max_steps: int, watch: Watch | None
+) -> NewtonResult:
     """A rough solution; from there the rows on the margin; and by the first method what these steps leave undone."""
-    plain = rate = float(plain_rate(program))
-    steps = 0
+    plain, steps = float(plain_rate(program)), 0
+    share, rate = best.alpha / program.c, plain
+    if warm:
+        share, rate = _moved_share(program, best), _WARMER * plain
     rough = tol if program.squared else max(tol, _ROUGH)
     for wanted in (rough, None, tol):
         if wanted is None:
             best, more = active_set_steps(program, best, plain, tol, max_steps - steps, watch)
         else:
-            found = _all_rows(program, best, best.alpha / program.c, rate, wanted, max_steps - steps, watch)
+            found = _all_rows(program, best, share, rate, wanted, max_steps - steps, watch)
             best, more, rate = found.best, found.steps, found.rate
-        steps += more
+        steps, share = steps + more, best.alpha / program.c
         if program.squared or _is_within(best, tol):
             break
-    return NewtonResult(best, steps, rate, best.alpha / program.c, not _is_within(best, tol))
+    return NewtonResult(best, steps, rate, share, not _is_within(best, tol))
+
+
+def _moved_share(program: Program, best: Certified) -> NDArray:
+    """The multiplier, as a share of `c`, to begin with at the solution for another strength of the penalty.
+
+    That strength is the one at which `z` is stationary. As long as the rows on the margin stay there and few others
+    push, `z` stays as it is where the pushes change as the strength does (Hastie et al., The entire regularization path
+    for the support vector machine, 2004). Without this a weaker penalty took twice the products on text.
+    """
+    share = best.alpha / program.c
+    now, before = dot(program.penalty * best.z, best.z), dot(program.adjoint(best.alpha) - program.q, best.z)
+    ratio = now / before if now > 0 and before > 0 else 1.0
+    return np.where(share < _AT_ITS_END, np.minimum(ratio * share, 1), share)
 
 
 def _is_within(best: Certified, tol: float) -> bool:

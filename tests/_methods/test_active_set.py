@@ -1,5 +1,7 @@
 """Newton's method on the dual, for the rows on the margin: its linear system, its balance, and the last digits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -7,7 +9,7 @@ from scipy import sparse
 import jaxhinge
 from jaxhinge._methods.active_set import MarginRows, active_set_steps
 from jaxhinge._methods.certificate import Program, certify, feasible
-from jaxhinge._methods.newton import plain_rate
+from jaxhinge._methods.newton import _moved_share, plain_rate, solve_by_newton
 from jaxhinge._rows.sparse import SparseRows
 
 L2 = 1e-3
@@ -124,3 +126,30 @@ def test_rows_that_repeat_leave_the_system_without_rank():
     once = jaxhinge.solve(x.toarray(), y, l2=L2, tol=1e-11, as_numpy=True)
     assert found.status == jaxhinge.Status.CONVERGED
     assert abs(found.primal_value - once.primal_value) <= 2e-9 * once.primal_value
+
+
+@pytest.mark.parametrize("free_bias", [False, True])
+def test_a_solution_that_no_row_at_its_end_holds_moves_with_the_strength(free_bias):
+    program = _program(free_bias)
+    zeros = certify(program, np.zeros(program.shape[0]), np.zeros(program.shape[1]))
+    exact = solve_by_newton(program, zeros, False, 1e-9, 500, None).best
+    assert (exact.alpha < 0.9 * program.c).all()
+    weaker = replace(program, penalty=program.penalty / 7)
+    share = _moved_share(weaker, exact)
+    # The rows are separable: the solution of the weaker penalty is the same one, and it is known before the first step.
+    np.testing.assert_allclose(share, exact.alpha / program.c / 7, rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(weaker.adjoint(weaker.c * share), weaker.penalty * exact.z, atol=1e-7)
+    again = solve_by_newton(weaker, certify(weaker, exact.z, exact.alpha), True, 1e-3, 500, None)
+    assert again.steps <= 2
+    assert again.best.primal - again.best.dual <= 1e-3 * again.best.primal
+
+
+def test_pushes_at_their_end_stay_there():
+    program = _program(False)
+    alpha = program.c * np.where(np.arange(program.shape[1]) < 20, 1.0, 0.5)
+    # Stationary for half of the penalty.
+    z = program.adjoint(alpha) / (program.penalty / 2)
+    share = _moved_share(program, certify(program, z, alpha))
+    np.testing.assert_allclose(share, 1.0)
+    share = _moved_share(replace(program, penalty=program.penalty / 4), certify(program, z, alpha))
+    np.testing.assert_allclose(share, np.where(np.arange(program.shape[1]) < 20, 1.0, 0.25))
