@@ -23,9 +23,7 @@ _NUMBERS = (int, float, np.integer, np.floating)
 def as_array(name: str, value: Any) -> jax.Array:
     """Bring lists, NumPy arrays, data frames and tracers to a JAX array; refuse what is not numeric."""
     refuse_masked(name, value)
-    if hasattr(value, "todense"):
-        # NumPy would read JAX's sparse arrays row by row, each by a program of its own.
-        raise TypeError(f"{name} must be {REAL}; got {type(value).__name__}.{type_advice(name, value, np.empty(0))}")
+    refuse_sparse(name, value)
     try:
         # Without this NumPy only warns of a number that overflows.
         with np.errstate(over="raise"):
@@ -43,7 +41,7 @@ def as_array(name: str, value: Any) -> jax.Array:
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be {REAL}; got {type(value).__name__}: {error}") from error
     raise TypeError(
-        f"{name} must be {REAL}; got {type(value).__name__} of dtype {array.dtype}.{type_advice(name, value, array)}"
+        f"{name} must be {REAL}; got {type(value).__name__} of dtype {array.dtype}.{_type_advice(name, array)}"
     )
 
 
@@ -69,13 +67,18 @@ def _not_wrapped(array: jax.Array, original: np.ndarray[Any, Any]) -> jax.Array:
     return array
 
 
-def type_advice(name: str, value: Any, array: np.ndarray[Any, Any]) -> str:
+def _type_advice(name: str, array: np.ndarray[Any, Any]) -> str:
     """A sentence that says how to convert a value which is not numeric; empty where no advice fits."""
-    if hasattr(value, "todense"):
-        return f" Make it dense: {name}.{'toarray' if hasattr(value, 'toarray') else 'todense'}()."
     if array.dtype.kind in "SUT":
         return f" Number the classes first: classes, {name} = np.unique({name}, return_inverse=True)."
     return f" Convert it first, e.g. np.asarray({name}, dtype=float)." if array.ndim else ""
+
+
+def refuse_sparse(name: str, value: Any) -> None:
+    """Refuse sparse arrays at once: NumPy would read JAX's row by row, each by a program of its own."""
+    if hasattr(value, "todense"):
+        how = "toarray" if hasattr(value, "toarray") else "todense"
+        raise TypeError(f"{name} must be {REAL}; got {type(value).__name__}. Make it dense: {name}.{how}().")
 
 
 def refuse_masked(name: str, value: Any) -> None:

@@ -22,8 +22,8 @@ from jaxhinge._base.arrays import (
     integer,
     refuse_masked,
     refuse_narrow,
+    refuse_sparse,
     shown,
-    type_advice,
 )
 from jaxhinge._base.sparse import is_sparse
 
@@ -81,6 +81,7 @@ def host_array(name: str, value: Any) -> np.ndarray[Any, Any]:
             "Call this outside jit, vmap and grad; jaxhinge.train and jaxhinge.loss work inside."
         )
     refuse_masked(name, value)
+    refuse_sparse(name, value)
     try:
         return in_native_order(np.asarray(value))
     except (TypeError, ValueError) as error:
@@ -103,8 +104,6 @@ def _kind(value: Any, array: np.ndarray[Any, Any]) -> str:
 
 
 def _host_advice(name: str, value: Any) -> str:
-    if hasattr(value, "todense"):
-        return type_advice(name, value, np.empty(0))
     frame = f" A data frame whose columns are numbers of several types: {name}.astype(float)."
     return (
         " Encode strings and categories as numbers first, e.g. with pandas.get_dummies or sklearn.preprocessing."

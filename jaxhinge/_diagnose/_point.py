@@ -134,8 +134,9 @@ def _without_bias(params: Any) -> tuple[Array, Array]:
 
 def _real(name: str, value: Any) -> Array:
     refuse_masked(name, value)
-    if hasattr(value, "toarray"):
-        raise TypeError(f"{name} must be dense, for the function is called with NumPy arrays: {name}.toarray().")
+    if hasattr(value, "todense"):
+        how = "toarray" if hasattr(value, "toarray") else "todense"
+        raise TypeError(f"{name} must be dense, for the function is called with NumPy arrays: {name}.{how}().")
     try:
         raw = np.array(value.detach().cpu() if hasattr(value, "detach") else value)
         if raw.dtype.kind in "cSUMm":

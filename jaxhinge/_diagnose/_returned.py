@@ -234,6 +234,8 @@ def numbers(name: str, value: Any) -> tuple[Array, str]:
         parts = [numbers(name, entry) for entry in value]
         return np.array([part for part, _ in parts]), parts[0][1]
     try:
+        if hasattr(value, "todense"):
+            raise TypeError("it is sparse.")
         array = np.asarray(value)
         if array.dtype.kind in "cSUMm":
             raise TypeError(f"its dtype is {array.dtype}.")

@@ -165,8 +165,20 @@ def test_what_is_refused(name):
         jh.solve(make(), Y, l2=0.1)
 
 
-def test_sparse_scores_are_refused_before_they_are_read(compilations):
-    rows, labels = bcoo(X), np.zeros(len(X), int)
-    with compilations() as names, pytest.raises(TypeError, match=r"scores must be real.*got BCOO.*scores.todense\(\)"):
-        jh.losses.multiclass_hinge_loss(rows, labels)
+@pytest.mark.parametrize("make", [bcoo, sp.csr_array])
+def test_what_must_be_dense_is_refused_before_it_is_read(make, compilations):
+    rows, labels = make(X), np.zeros(len(X), int)
+    column = make(np.ones((len(X), 1)))
+    gradient = lambda w, b, x, y: (w, b)  # noqa: E731
+    calls = {
+        "scores must be real": lambda: jh.losses.multiclass_hinge_loss(rows, labels),
+        "y must be real": lambda: jh.solve(X, column, l2=0.1),
+        "sample_weight must be real": lambda: jh.solve(X, Y, l2=0.1, sample_weight=column),
+        "w must be real": lambda: jh.duality_gap((column, 0.0), X, Y, l2=0.1),
+        "x must be dense": lambda: jh.diagnose(gradient, (np.zeros(X.shape[1]), 0.0), rows, Y),
+    }
+    with compilations() as names:
+        for message, call in calls.items():
+            with pytest.raises(TypeError, match=message + r".*\.to(dense|array)\(\)"):
+                call()
     assert names == []
