@@ -331,7 +331,8 @@ def _moved_share(program: Program, best: Certified) -> NDArray:
     share = best.alpha / program.c
     now, before = dot(program.penalty * best.z, best.z), dot(program.adjoint(best.alpha) - program.q, best.z)
     ratio = now / before if now > 0 and before > 0 else 1.0
-    return np.where(share < _AT_ITS_END, np.minimum(ratio * share, 1), share)
+    moved: NDArray = np.where(share < _AT_ITS_END, np.minimum(ratio * share, 1), share)
+    return moved
 
 
 def _is_within(best: Certified, tol: float) -> bool:
