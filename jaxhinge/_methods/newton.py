@@ -62,9 +62,9 @@ _SLOW_GROWTH = 2.0
 _SHARE = 0.5
 # `_ROUGH`: where systems are solved by products, the steps on the rows of the margin go on from this relative gap.
 _ROUGH = 1e-3
-# At the solution of a problem like this one it begins with so many times that rate.
+# `_WARMER`: at the solution of a problem like this one the rate begins so many times higher.
 _WARMER = 4.0
-# A push of this share of `c` is as large as it may be, but for the rounding of the caller's dtype.
+# `_AT_ITS_END`: a push of this share of `c` is at its upper end, from which rounding to the caller's dtype may move it.
 _AT_ITS_END = 1 - 1e-6
 # `_LARGEST_RATE`: beyond it the Hessian loses the penalty to rounding.
 _LARGEST_RATE = 1e9

@@ -56,11 +56,6 @@ class StoredRows:
         return self.data.dtype
 
     @property
-    def sparse(self) -> bool:
-        """Whether most numbers are 0, and not stored."""
-        return True
-
-    @property
     def by_products(self) -> bool:
         """Systems are solved by products with the rows."""
         return True
