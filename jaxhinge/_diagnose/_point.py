@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jaxhinge._base.arrays import refuse_masked
+from jaxhinge._base.arrays import refuse_masked, refuse_sparse
 from jaxhinge._diagnose._objective import Array, Objective, objective_of
 from jaxhinge._diagnose._signatures import no_suggestion
 
@@ -134,9 +134,7 @@ def _without_bias(params: Any) -> tuple[Array, Array]:
 
 def _real(name: str, value: Any) -> Array:
     refuse_masked(name, value)
-    if hasattr(value, "todense"):
-        how = "toarray" if hasattr(value, "toarray") else "todense"
-        raise TypeError(f"{name} must be dense, for the function is called with NumPy arrays: {name}.{how}().")
+    refuse_sparse(name, value)
     try:
         raw = np.array(value.detach().cpu() if hasattr(value, "detach") else value)
         if raw.dtype.kind in "cSUMm":

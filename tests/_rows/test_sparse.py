@@ -175,7 +175,7 @@ def test_what_must_be_dense_is_refused_before_it_is_read(make, compilations):
         "y must be real": lambda: jh.solve(X, column, l2=0.1),
         "sample_weight must be real": lambda: jh.solve(X, Y, l2=0.1, sample_weight=column),
         "w must be real": lambda: jh.duality_gap((column, 0.0), X, Y, l2=0.1),
-        "x must be dense": lambda: jh.diagnose(gradient, (np.zeros(X.shape[1]), 0.0), rows, Y),
+        "x must be real": lambda: jh.diagnose(gradient, (np.zeros(X.shape[1]), 0.0), rows, Y),
     }
     with compilations() as names:
         for message, call in calls.items():
